@@ -56,19 +56,23 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         stderr(format!("interrupted: {stopped}\n"));
         return ExitCode::from(Interrupted::EXIT_CODE);
     }
-    // Errors of inner crates often include the text of their source: each cause is printed once.
+    stderr(format!("error: {}\n", describe(error)));
+    if error.is::<Usage>() {
+        stderr(format!("\nSee `{} COMMAND --help`.\n", program_name()));
+        return ExitCode::from(2);
+    }
+    ExitCode::FAILURE
+}
+
+/// An error and its causes. Errors of inner crates often include the text of their source: each is told once.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
     let mut causes: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
         if !causes.iter().any(|c| c.contains(&cause)) {
             causes.push(cause);
         }
     }
-    stderr(format!("error: {}\n", causes.join(": ")));
-    if error.is::<Usage>() {
-        stderr(format!("\nSee `{} COMMAND --help`.\n", program_name()));
-        return ExitCode::from(2);
-    }
-    ExitCode::FAILURE
+    causes.join(": ")
 }
 
 /// The name by which this program was started: `mm`, or that of a program of another crate.

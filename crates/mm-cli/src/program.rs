@@ -118,9 +118,11 @@ impl Program {
         };
         // Not earlier: help and usage errors need no second start.
         mm_core::limit_spinning();
-        commands::follow_launcher();
         logging::start(cli.global.verbose);
         output::set_quiet(cli.global.quiet);
+        if let Err(error) = commands::follow_launcher() {
+            return exit::report(&error);
+        }
         let threads = cli.global.threads.map_or_else(mm_core::available_threads, usize::from);
         mm_core::set_num_threads(threads);
         if let Some(error) = self.failed {

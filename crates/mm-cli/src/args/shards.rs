@@ -2,7 +2,7 @@
 
 use crate::{
     context::{Context, stop_on_interrupt},
-    exit::interrupted,
+    exit::{describe, interrupted},
     output,
     progress::ItemProgress,
 };
@@ -137,7 +137,7 @@ impl ShardWork for LinesJob<'_> {
         let ShardLines { lines, failed } = match (self.lines)(shard.file, shard.stop) {
             Ok(Some(lines)) => lines,
             Ok(None) => return Ok(ShardOutcome::Stopped),
-            Err(error) => return Ok(ShardOutcome::Failed(format!("{error:#}"))),
+            Err(error) => return Ok(ShardOutcome::Failed(describe(&error))),
         };
         let path = self.out.join(format!("{}.jsonl", shard.name));
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();

@@ -6,7 +6,10 @@ use crate::{
     output,
 };
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal, test_kill_process},
+};
 use std::{
     ffi::OsString,
     net::TcpListener,
@@ -27,17 +30,34 @@ const NOTICE: Duration = Duration::from_secs(5);
 /// How long after a failure the others are killed. There is nothing to save: they had to wait for the one that failed.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// Tells a process which one started it.
+/// Tells a process which one started it, in which namespace of process numbers.
 const LAUNCHER: &str = "MM_LAUNCHER_PID";
 
 /// Lets a process that `mm launch` started save and end once that is gone (killed by `SIGKILL`), instead of going on
 /// unseen with the run folder in use.
-pub(crate) fn follow_launcher() {
-    let launcher = std::env::var(LAUNCHER).ok().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
-    if launcher.is_some() && launcher == getppid() {
+///
+/// # Errors
+/// When it is gone already: this process would wait for others that nobody starts.
+pub(crate) fn follow_launcher() -> Result<()> {
+    let Some(value) = std::env::var(LAUNCHER).ok() else { return Ok(()) };
+    let (number, namespace) = value.split_once(' ').unwrap_or((&value, ""));
+    let launcher = number.parse().ok().and_then(Pid::from_raw);
+    // In a container of its own a process cannot see which one started it, and ends with its peers or its work.
+    let Some(launcher) = launcher.filter(|_| namespace == process_namespace()) else { return Ok(()) };
+    if getppid() == Some(launcher) {
         // Where the system has no such signal the process ends with its peers or its work.
         let _ = set_parent_process_death_signal(Some(Signal::TERM));
     }
+    // After that, since it may end at any time.
+    if test_kill_process(launcher) == Err(Errno::SRCH) {
+        bail!("`mm launch`, process {number}, which started this one, has ended");
+    }
+    Ok(())
+}
+
+/// Name of the namespace of this process's number; empty where the system has none.
+fn process_namespace() -> String {
+    std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default()
 }
 
 /// Start several processes on this host that train together
@@ -102,7 +122,7 @@ impl Rank {
             ("LOCAL_WORLD_SIZE", world_size.to_string()),
             ("MASTER_ADDR", "127.0.0.1".to_owned()),
             ("MASTER_PORT", port.to_string()),
-            (LAUNCHER, std::process::id().to_string()),
+            (LAUNCHER, format!("{} {}", std::process::id(), process_namespace())),
         ] {
             process.env(name, value);
         }

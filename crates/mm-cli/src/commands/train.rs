@@ -43,9 +43,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let stop = stop_on_interrupt("this step")?;
     let environment = Environment::read()?.filter(|e| e.world_size > 1);
-    let Some(environment) = environment else { return run_in_group(arguments, context, &stop) };
+    let Some(environment) = environment else {
+        return run_in_group(arguments, context, &*stop_on_interrupt("this step")?);
+    };
     if context.device()? != Device::Cpu {
         let (found, world_size) = (context.device()?, environment.world_size);
         bail!("--device: found {found} and {world_size} processes, expected cpu: several processes train on CPUs");
@@ -54,6 +55,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     output::set_quiet(output::is_quiet() || environment.rank > 0);
     let group = Rc::new(Group::join(&environment)?);
     group.agree("the version of mm", env!("CARGO_PKG_VERSION"))?;
+    // Not before: a process that still waits for the others has nothing to save, and a signal ends it.
+    let stop = stop_on_interrupt("this step")?;
     mm_dist::with_group(&group, || run_in_group(arguments, context, &stop))
 }
 

@@ -252,6 +252,40 @@ fn a_run_that_is_interrupted_and_killed_continues_with_another_number_of_process
 }
 
 #[test]
+fn a_process_that_waits_for_the_others_can_be_ended() {
+    let workspace = workspace();
+    workspace.write("config.toml", config("representation", VAE, 6));
+    let binary = env!("CARGO_BIN_EXE_mm");
+    let script = format!("[ $RANK = 0 ] || exec sleep 60; touch begun; exec {binary} train config.toml --out run");
+    let mut launch = Command::new(binary);
+    launch.args(["launch", "--nproc", "2", "--", "sh", "-c", &script]).current_dir(workspace.path());
+    let mut launcher = launch.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while !workspace.path().join("begun").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(launcher.try_wait().unwrap(), None);
+    let begun = Instant::now();
+    signal("-TERM", launcher.id());
+    let output = launcher.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // One whose launcher has ended before it could wait for anything.
+    let mut ended = Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap();
+    let mut rank = Command::new(binary);
+    rank.args(["train", "config.toml", "--out", "run"]).current_dir(workspace.path());
+    rank.envs([("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")]);
+    rank.env("MM_LAUNCHER_PID", format!("{} {}", ended.id(), namespace.display()));
+    let output = rank.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("which started this one, has ended"), "{}", text(&output));
+}
+
+#[test]
 fn processes_that_cannot_train_together_say_why() {
     let workspace = workspace();
     workspace.write("config.toml", config("representation", VAE, 6));

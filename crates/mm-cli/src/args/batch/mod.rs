@@ -9,7 +9,7 @@ use crate::{
         shards::{FailedRow, LinesJob, ShardLines},
     },
     context::{Context, stop_on_interrupt},
-    exit::{interrupted, usage},
+    exit::{describe, interrupted, usage},
     output,
     progress::ItemProgress,
 };
@@ -246,7 +246,7 @@ impl BatchArgs {
                     return Err(error.context(format!("{}: row {}", data.display(), row.id)));
                 }
                 Err(error) => {
-                    let (reason, file) = (format!("{error:#}"), row.file.as_ref());
+                    let (reason, file) = (describe(&error), row.file.as_ref());
                     let path = file.map(|f| f.path.clone());
                     failed.push(FailedRow { id: row.id.clone(), path, reason: reason.clone() });
                     json!({"input": file.map(|f| &f.path), "modality": file.map(|f| f.modality.name()), "error": reason})
