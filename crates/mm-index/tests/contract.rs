@@ -6,7 +6,10 @@ mod engines;
 use engines::{Engine, on_each_engine};
 use mm_index::{Example, Filter, Query, Row, Scalar, SearchSettings, Store, StoreConfig, VectorConfig};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use std::ops::Bound;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 const DIM: usize = 8;
 
@@ -89,6 +92,31 @@ fn pages_return_each_row_once(engine: &dyn Engine) {
     assert_eq!(selected, ["row 7", "row 8", "row 9"]);
 }
 
+/// The rows that a filter selects are those of the moment, whoever wrote since the filter was last used.
+fn a_filter_that_is_used_again_sees_what_was_written_since(engine: &dyn Engine) {
+    let store = filled(engine);
+    let other = engine.open(SearchSettings::default());
+    let filters: Vec<Filter> = (0..10).map(|least| Filter::parse(&format!("n >= {}", 140 + least)).unwrap()).collect();
+    let found = |filter: &Filter| {
+        let answer = store.query(&Query::nearest("v", values(3)).filter(filter.clone()).k(200)).unwrap();
+        answer.hits.into_iter().map(|hit| hit.id).collect::<BTreeSet<String>>()
+    };
+    let mut expected: BTreeMap<String, u64> = (0..150).map(|n| (format!("row {n}"), n)).collect();
+    for round in 0..4 {
+        let (writer, id) = (if round % 2 == 0 { &store } else { &other }, format!("new {round}"));
+        writer.upsert(&[Row::new(&id).with_vector("v", values(round)).with_field("n", 145 + round)]).unwrap();
+        expected.insert(id, 145 + round);
+        let deleted = format!("row {}", 141 + round);
+        assert_eq!(writer.delete(&[&deleted]).unwrap(), 1);
+        expected.remove(&deleted);
+        // Twice: more filters than are remembered.
+        for (least, filter) in filters.iter().enumerate().chain(filters.iter().enumerate()) {
+            let met = expected.iter().filter(|(_, n)| **n >= 140 + least as u64).map(|(id, _)| id.clone());
+            assert_eq!(found(filter), met.collect(), "round {round}, {filter}");
+        }
+    }
+}
+
 /// What is written is returned as it was, and is there when the store is opened again.
 fn rows_are_returned_as_they_were_written(engine: &dyn Engine) {
     let store = engine.create(&config());
@@ -167,6 +195,7 @@ on_each_engine!(
     queries_that_do_not_fit_are_refused,
     a_write_is_all_or_nothing,
     pages_return_each_row_once,
+    a_filter_that_is_used_again_sees_what_was_written_since,
     rows_are_returned_as_they_were_written,
     numbers_are_compared_without_rounding,
     recommendations_are_near_examples_and_far_from_counter_examples,

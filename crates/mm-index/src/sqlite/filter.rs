@@ -8,10 +8,52 @@ use crate::{
 };
 use fixedbitset::FixedBitSet;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
-use std::ops::Bound;
+use std::{ops::Bound, sync::Arc};
 
 /// Numbers of rows.
-pub(super) type Selection = FixedBitSet;
+type RowSet = FixedBitSet;
+
+/// The rows that a filter selects.
+pub(super) type Selection = Arc<RowSet>;
+
+/// The number of filters whose rows a connection remembers.
+const MAX_FILTERS: usize = 8;
+/// Bytes of the rows that it remembers.
+const MAX_BYTES: usize = 16 << 20;
+
+/// What the latest filters of a connection selected, as long as no other connection writes.
+#[derive(Default)]
+pub(super) struct Selections {
+    /// State of the database that they were read from, as this connection numbers them.
+    version: Option<i64>,
+    /// The latest is last.
+    latest: Vec<(Filter, Selection)>,
+}
+
+impl Selections {
+    /// The rows that a filter selects, by a connection that never writes.
+    pub(super) fn select(&mut self, connection: &Connection, filter: &Filter) -> Result<Selection, Failure> {
+        // Within a transaction: the state that it reads.
+        let version = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        if self.version != Some(version) {
+            self.latest.clear();
+            self.version = Some(version);
+        }
+        if let Some(place) = self.latest.iter().position(|(known, _)| known == filter) {
+            let known = self.latest.remove(place);
+            let selection = Arc::clone(&known.1);
+            self.latest.push(known);
+            return Ok(selection);
+        }
+        let selection = select(connection, filter)?;
+        let bytes = |selection: &Selection| size_of_val(selection.as_slice());
+        self.latest.push((filter.clone(), Arc::clone(&selection)));
+        while self.latest.len() > MAX_FILTERS || self.latest.iter().map(|(_, s)| bytes(s)).sum::<usize>() > MAX_BYTES {
+            self.latest.remove(0);
+        }
+        Ok(selection)
+    }
+}
 
 /// Whether a row is selected; rows that were written after the selection was made are not.
 pub(super) fn is_selected(selection: &Selection, number: i64) -> bool {
@@ -23,7 +65,7 @@ pub(super) fn select(connection: &Connection, filter: &Filter) -> Result<Selecti
     let sql = "SELECT coalesce(max(number), 0) FROM row_data";
     let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let size = usize::try_from(last).unwrap_or(0) + 1;
-    Selector { connection, size }.select(filter)
+    Selector { connection, size }.select(filter).map(Arc::new)
 }
 
 struct Selector<'a> {
@@ -33,7 +75,7 @@ struct Selector<'a> {
 }
 
 impl Selector<'_> {
-    fn select(&self, filter: &Filter) -> Result<Selection, Failure> {
+    fn select(&self, filter: &Filter) -> Result<RowSet, Failure> {
         match filter {
             Filter::Equal { field, value } => self.equal(field, std::slice::from_ref(value)),
             Filter::In { field, values } => self.equal(field, values),
@@ -42,7 +84,7 @@ impl Selector<'_> {
             Filter::Exists { field } => self.exists(field),
             Filter::And(all) => self.all_of(all),
             Filter::Or(any) => {
-                let mut selection = Selection::with_capacity(self.size);
+                let mut selection = RowSet::with_capacity(self.size);
                 for filter in any {
                     selection.union_with(&self.select(filter)?);
                 }
@@ -57,7 +99,7 @@ impl Selector<'_> {
     }
 
     /// What is selected by all: negations are taken away from the others, which is cheaper than to invert them.
-    fn all_of(&self, all: &[Filter]) -> Result<Selection, Failure> {
+    fn all_of(&self, all: &[Filter]) -> Result<RowSet, Failure> {
         let (negative, positive): (Vec<&Filter>, Vec<&Filter>) = all.iter().partition(|f| matches!(f, Filter::Not(_)));
         let mut selection = match positive.split_first() {
             Some((first, _)) => self.select(first)?,
@@ -86,7 +128,7 @@ impl Selector<'_> {
     }
 
     /// Adds the rows of a query of numbers.
-    fn add(&self, selection: &mut Selection, sql: &str, parameters: impl rusqlite::Params) -> Result<(), Failure> {
+    fn add(&self, selection: &mut RowSet, sql: &str, parameters: impl rusqlite::Params) -> Result<(), Failure> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(parameters)?;
         while let Some(row) = rows.next()? {
@@ -99,15 +141,15 @@ impl Selector<'_> {
         Ok(())
     }
 
-    fn everything(&self) -> Result<Selection, Failure> {
-        let mut selection = Selection::with_capacity(self.size);
+    fn everything(&self) -> Result<RowSet, Failure> {
+        let mut selection = RowSet::with_capacity(self.size);
         self.add(&mut selection, "SELECT number FROM row_data", [])?;
         Ok(selection)
     }
 
-    fn equal(&self, path: &str, values: &[Scalar]) -> Result<Selection, Failure> {
+    fn equal(&self, path: &str, values: &[Scalar]) -> Result<RowSet, Failure> {
         let field = self.field(path)?;
-        let mut selection = Selection::with_capacity(self.size);
+        let mut selection = RowSet::with_capacity(self.size);
         for value in values {
             let sql = "SELECT number FROM field_values WHERE field = ?1 AND value = ?2";
             self.add(&mut selection, sql, params![field, value])?;
@@ -115,15 +157,15 @@ impl Selector<'_> {
         Ok(selection)
     }
 
-    fn exists(&self, path: &str) -> Result<Selection, Failure> {
+    fn exists(&self, path: &str) -> Result<RowSet, Failure> {
         let field = self.field(path)?;
-        let mut selection = Selection::with_capacity(self.size);
+        let mut selection = RowSet::with_capacity(self.size);
         self.add(&mut selection, "SELECT number FROM field_values WHERE field = ?1", [field])?;
         self.add(&mut selection, "SELECT number FROM field_points WHERE field = ?1", [field])?;
         Ok(selection)
     }
 
-    fn range(&self, path: &str, lower: &Bound<Scalar>, upper: &Bound<Scalar>) -> Result<Selection, Failure> {
+    fn range(&self, path: &str, lower: &Bound<Scalar>, upper: &Bound<Scalar>) -> Result<RowSet, Failure> {
         let field = self.field(path)?;
         let mut conditions = vec!["field = ?".to_owned()];
         let mut parameters: Vec<&dyn rusqlite::ToSql> = vec![&field];
@@ -149,19 +191,19 @@ impl Selector<'_> {
             }
             _ => {}
         }
-        let mut selection = Selection::with_capacity(self.size);
+        let mut selection = RowSet::with_capacity(self.size);
         let sql = format!("SELECT number FROM field_values WHERE {}", conditions.join(" AND "));
         self.add(&mut selection, &sql, params_from_iter(parameters))?;
         Ok(selection)
     }
 
-    fn geo_box(&self, path: &str, south_west: GeoPoint, north_east: GeoPoint) -> Result<Selection, Failure> {
+    fn geo_box(&self, path: &str, south_west: GeoPoint, north_east: GeoPoint) -> Result<RowSet, Failure> {
         let field = self.field(path)?;
         let (west, east) = (south_west.lon, north_east.lon);
         let in_longitude = if west <= east { "lon BETWEEN ?4 AND ?5" } else { "(lon >= ?4 OR lon <= ?5)" };
         let sql =
             format!("SELECT number FROM field_points WHERE field = ?1 AND lat BETWEEN ?2 AND ?3 AND {in_longitude}");
-        let mut selection = Selection::with_capacity(self.size);
+        let mut selection = RowSet::with_capacity(self.size);
         self.add(&mut selection, &sql, params![field, south_west.lat, north_east.lat, west, east])?;
         Ok(selection)
     }

@@ -30,6 +30,7 @@ use crate::{
 };
 use connection::{Mode, connect};
 use failure::Failure;
+use filter::Selections;
 use nearest::Caches;
 use rusqlite::Connection;
 use std::{
@@ -59,6 +60,12 @@ impl NamedVector {
     }
 }
 
+/// A connection that only reads.
+struct Reader {
+    connection: Connection,
+    selections: Selections,
+}
+
 /// A store in a folder, for one machine: any number of processes may read and write it at the same time.
 pub struct SqliteStore {
     folder: PathBuf,
@@ -66,7 +73,7 @@ pub struct SqliteStore {
     settings: SearchSettings,
     vectors: BTreeMap<String, NamedVector>,
     /// Connections that no query uses at the moment. They are closed before the writer, which then writes the log back.
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Vec<Reader>>,
     writer: Mutex<Connection>,
 }
 
@@ -147,18 +154,30 @@ impl SqliteStore {
 
     /// Runs `work` on one state of the database, which later writes do not change.
     fn read<T>(&self, action: &'static str, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
+        self.read_filtered(action, |connection, _| work(connection))
+    }
+
+    /// As `read`, for work that filters rows.
+    fn read_filtered<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Connection, &mut Selections) -> Result<T, Failure>,
+    ) -> Result<T> {
         let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let run = || {
-            let connection = match idle {
-                Some(connection) => connection,
-                None => connect(&self.database(), Mode::Read)?,
+            let mut reader = match idle {
+                Some(reader) => reader,
+                None => {
+                    Reader { connection: connect(&self.database(), Mode::Read)?, selections: Selections::default() }
+                }
             };
+            let Reader { connection, selections } = &mut reader;
             let result = connection.unchecked_transaction().map_err(Failure::from).and_then(|snapshot| {
-                let result = work(&snapshot)?;
+                let result = work(&snapshot, selections)?;
                 snapshot.finish()?;
                 Ok(result)
             });
-            self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
             result
         };
         run().map_err(|failure: Failure| failure.at(&self.database(), action))
@@ -203,15 +222,15 @@ impl Store for SqliteStore {
     }
 
     fn select(&self, filter: &Filter) -> Result<Vec<String>> {
-        self.read("filtering rows", |connection| {
-            let selection = filter::select(connection, filter)?;
+        self.read_filtered("filtering rows", |connection, selections| {
+            let selection = selections.select(connection, filter)?;
             let ids = selection.ones().map(|number| read::id_of_number(connection, number as i64));
             Ok(ids.collect::<rusqlite::Result<_>>()?)
         })
     }
 
     fn query(&self, query: &Query) -> Result<Answer> {
-        self.read("searching", |connection| self.answer(connection, query))
+        self.read_filtered("searching", |connection, selections| self.answer(connection, selections, query))
     }
 
     fn optimize(&self, options: &OptimizeOptions<'_>, on_progress: OnProgress<'_>) -> Result<Optimized> {

@@ -3,7 +3,7 @@
 use super::{
     SqliteStore,
     failure::Failure,
-    filter::{Selection, select},
+    filter::{Selection, Selections},
     read::{number_of_id, read_vectors, row_data},
     tail::Target,
     text,
@@ -20,11 +20,17 @@ use rusqlite::Connection;
 struct Snapshot<'a> {
     store: &'a SqliteStore,
     connection: &'a Connection,
+    selections: &'a mut Selections,
 }
 
 impl SqliteStore {
-    pub(super) fn answer(&self, connection: &Connection, query: &Query) -> Result<Answer, Failure> {
-        answer(&mut Snapshot { store: self, connection }, query)
+    pub(super) fn answer(
+        &self,
+        connection: &Connection,
+        selections: &mut Selections,
+        query: &Query,
+    ) -> Result<Answer, Failure> {
+        answer(&mut Snapshot { store: self, connection, selections }, query)
     }
 }
 
@@ -46,7 +52,7 @@ impl Searcher for Snapshot<'_> {
     }
 
     fn select(&mut self, filter: &Filter) -> Result<Selection, Failure> {
-        select(self.connection, filter)
+        self.selections.select(self.connection, filter)
     }
 
     fn nearest(
