@@ -2,12 +2,13 @@
 //! kept in mm's cache.
 
 use mm_core::checkpoint::shared_tempfile;
-use mm_data::UrlFetcher;
+use mm_data::{OutputFolder, UrlFetcher};
+use mm_hub::storage::{Objects, Storage};
 use std::{
     collections::HashMap,
     io::{Read, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +28,7 @@ pub(crate) struct CachedFetcher {
     limits: Limits,
     agent: ureq::Agent,
     /// Files of data sets, which have no limits.
-    storage: mm_hub::storage::Storage,
+    storage: Arc<Storage>,
     failed: Mutex<HashMap<String, String>>,
 }
 
@@ -48,7 +49,7 @@ impl CachedFetcher {
             .http_status_as_error(false)
             .build()
             .new_agent();
-        let storage = mm_hub::storage::Storage::new(&mm_core::cache_dir());
+        let storage = Arc::new(Storage::new(&mm_core::cache_dir()));
         Self { folder, limits, agent, storage, failed: Mutex::default() }
     }
 
@@ -133,15 +134,65 @@ impl UrlFetcher for CachedFetcher {
         if !mm_hub::storage::is_url(url) {
             return Err("expected a path, or s3://, gs://, az://, https:// or hf://".to_owned());
         }
-        self.storage.fetch(url).map_err(|error| {
-            let reason = mm_hub::describe(&error);
-            // The URL is in front of it already.
-            reason.strip_prefix(url).map_or(reason.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned())
-        })
+        // The URL is in front of it already.
+        self.storage.fetch(url).map_err(|error| without_url(url, &error))
     }
 
     fn release_data(&self, url: &str) {
         self.storage.release(url);
+    }
+
+    fn output_folder(&self, url: &str) -> Result<Box<dyn OutputFolder>, String> {
+        let objects = Objects::new(Arc::clone(&self.storage), url).map_err(|error| without_url(url, &error))?;
+        Ok(Box::new(StoreFolder(objects)))
+    }
+}
+
+/// An error without the URL in front of it.
+fn without_url(url: &str, error: &mm_hub::Error) -> String {
+    let reason = mm_hub::describe(error);
+    reason.strip_prefix(url).map_or(reason.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned())
+}
+
+/// A folder in an object store.
+struct StoreFolder(Objects);
+
+impl StoreFolder {
+    /// The error of a file, without its URL, which whoever reports it puts in front.
+    fn failed(&self, name: &str) -> impl Fn(mm_hub::Error) -> std::io::Error {
+        let url = self.0.url(name);
+        move |error| std::io::Error::other(without_url(&url, &error))
+    }
+}
+
+impl OutputFolder for StoreFolder {
+    fn read(&self, name: &str) -> std::io::Result<Option<Vec<u8>>> {
+        self.0.read(name).map_err(self.failed(name))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8], _unfinished: &str) -> std::io::Result<()> {
+        self.0.write(name, bytes).map_err(self.failed(name))
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> std::io::Result<bool> {
+        self.0.create(name, bytes).map_err(self.failed(name))
+    }
+
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.0.remove(name).map_err(self.failed(name))
+    }
+
+    fn list(&self, folder: &str) -> std::io::Result<Vec<String>> {
+        self.0.list(folder).map_err(self.failed(folder))
+    }
+
+    fn age(&self, name: &str, clock: &str) -> std::io::Result<Option<Duration>> {
+        self.0.age(name, clock).map_err(self.failed(name))
+    }
+
+    /// Requests cost time and money.
+    fn polling_interval(&self) -> Duration {
+        Duration::from_secs(5)
     }
 }
 

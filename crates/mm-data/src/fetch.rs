@@ -1,7 +1,7 @@
 //! Files that the cells of a table name by URL. This crate fetches nothing itself: a program installs a fetcher, and a
 //! data set says whether it may be used ([`ManifestConfig::fetch_urls`](crate::ManifestConfig::fetch_urls)).
 
-use crate::{Error, Result};
+use crate::{Error, OutputFolder, Result};
 use mm_core::EncodedFile;
 use std::{
     path::{Path, PathBuf},
@@ -29,6 +29,15 @@ pub trait UrlFetcher: Send + Sync {
     /// The copy is not needed any more.
     fn release_data(&self, url: &str) {
         let _ = url;
+    }
+
+    /// The folder at a URL of an object store (`s3://`, `gs://`, `az://`), to write to.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    fn output_folder(&self, url: &str) -> Result<Box<dyn OutputFolder>, String> {
+        let _ = url;
+        Err("this program writes to no URL".to_owned())
     }
 }
 
@@ -93,6 +102,13 @@ pub fn release_copy(path: &Path) {
     if let (Some(fetcher), Some(url)) = (FETCHER.get(), path.to_str().filter(|_| is_remote(path))) {
         fetcher.release_data(url);
     }
+}
+
+/// The folder at a URL, which the program's [`UrlFetcher`] writes to.
+pub(crate) fn remote_output_folder(path: &Path, url: &str) -> Result<Box<dyn OutputFolder>> {
+    let none = || "this program writes to no URL; install a fetcher with mm_data::set_url_fetcher".to_owned();
+    let folder = FETCHER.get().ok_or_else(none).and_then(|fetcher| fetcher.output_folder(url));
+    folder.map_err(|reason| Error::file(path, reason))
 }
 
 /// A path of a config or a table, relative to a folder; a URL is not relative.

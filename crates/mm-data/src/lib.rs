@@ -18,6 +18,7 @@ mod loader;
 mod manifest;
 mod notice;
 mod npy;
+mod output_folder;
 mod processors;
 mod shards;
 mod source;
@@ -39,6 +40,7 @@ pub use manifest::{
     row_key,
 };
 pub use npy::{npy_header, npy_shape, read_npy, read_npy_rows, write_npy};
+pub use output_folder::{OutputFolder, open_output_folder};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};
 pub use shards::{ShardLimits, WrittenShards, write_shards};
 pub use source::{decode_audio_source, decode_image_source, parse_source, source_name, with_path};

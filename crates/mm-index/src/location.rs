@@ -1,14 +1,26 @@
 //! Where a store is: a folder, or a schema of a database of PostgreSQL. The location chooses the engine.
 
-use crate::{Result, SqliteStore, Store, StoreConfig};
+use crate::{Error, Result, SqliteStore, Store, StoreConfig};
 use std::path::Path;
 
 /// How the address of a database begins.
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
-/// The address of a database, where a location is one.
-fn address(location: &Path) -> Option<&str> {
-    location.to_str().filter(|text| SCHEMES.iter().any(|scheme| text.starts_with(scheme)))
+/// A location.
+enum Place<'a> {
+    Folder(&'a Path),
+    Database(&'a str),
+}
+
+/// What a location names.
+fn place(location: &Path) -> Result<Place<'_>> {
+    match location.to_str().filter(|text| text.contains("://")) {
+        Some(address) if SCHEMES.iter().any(|scheme| address.starts_with(scheme)) => Ok(Place::Database(address)),
+        Some(_) => {
+            Err(Error::file(location, format!("expected a folder, or the address of a database, {}…", SCHEMES[0])))
+        }
+        None => Ok(Place::Folder(location)),
+    }
 }
 
 /// Creates a store at a location: a folder, or with the feature `postgres` a schema of a database
@@ -17,9 +29,9 @@ fn address(location: &Path) -> Option<&str> {
 /// # Errors
 /// When there is a store already, the location cannot be written, or a location is a database and the feature is off.
 pub fn create(location: &Path, config: &StoreConfig) -> Result<Box<dyn Store>> {
-    match address(location) {
-        Some(address) => server::create(address, config),
-        None => Ok(Box::new(SqliteStore::create(location, config)?)),
+    match place(location)? {
+        Place::Database(address) => server::create(address, config),
+        Place::Folder(folder) => Ok(Box::new(SqliteStore::create(folder, config)?)),
     }
 }
 
@@ -28,9 +40,9 @@ pub fn create(location: &Path, config: &StoreConfig) -> Result<Box<dyn Store>> {
 /// # Errors
 /// When there is none, it is damaged, or of another version.
 pub fn open(location: &Path) -> Result<Box<dyn Store>> {
-    match address(location) {
-        Some(address) => server::open(address),
-        None => Ok(Box::new(SqliteStore::open(location)?)),
+    match place(location)? {
+        Place::Database(address) => server::open(address),
+        Place::Folder(folder) => Ok(Box::new(SqliteStore::open(folder)?)),
     }
 }
 
@@ -39,9 +51,9 @@ pub fn open(location: &Path) -> Result<Box<dyn Store>> {
 /// # Errors
 /// When the server does not answer.
 pub fn exists(location: &Path) -> Result<bool> {
-    match address(location) {
-        Some(address) => server::exists(address),
-        None => Ok(SqliteStore::exists(location)),
+    match place(location)? {
+        Place::Database(address) => server::exists(address),
+        Place::Folder(folder) => Ok(SqliteStore::exists(folder)),
     }
 }
 
@@ -55,7 +67,7 @@ pub fn exists(location: &Path) -> Result<bool> {
 /// ```
 pub fn without_password(location: &Path) -> String {
     let text = location.display().to_string();
-    let Some((scheme, rest)) = address(location).and_then(|text| text.split_once("://")) else { return text };
+    let Some((scheme, rest)) = location.to_str().and_then(|text| text.split_once("://")) else { return text };
     // A password with characters that should have been percent-encoded may hold `/`, `?` or `@` itself.
     let rest = match rest.rsplit_once('@') {
         Some((user, host)) => format!("{}@{host}", user.split(':').next().unwrap_or_default()),

@@ -143,7 +143,7 @@ impl Error {
 }
 
 /// The error of a file that cannot be read or written.
-pub(crate) fn io_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> Error {
+pub(crate) fn io_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> Error + use<> {
     let path = PathBuf::from(path);
     move |e| Error::file(&path, e)
 }

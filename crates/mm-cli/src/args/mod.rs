@@ -9,6 +9,7 @@ pub(crate) mod files;
 pub(crate) mod generation;
 pub(crate) mod limit;
 pub(crate) mod model;
+pub(crate) mod output_path;
 pub(crate) mod shards;
 pub(crate) mod sources;
 pub(crate) mod store;

@@ -92,7 +92,7 @@ pub(crate) struct LinesRecord {
 pub(crate) struct LinesJob<'a> {
     /// The files.
     pub(crate) shards: &'a Path,
-    /// The folder.
+    /// The folder, or the URL of one in an object store.
     pub(crate) out: &'a Path,
     /// The lines of a file; `None` when it was stopped. An error is one of the shard.
     pub(crate) lines: &'a mut dyn FnMut(&Path, &AtomicBool) -> Result<Option<ShardLines>>,
@@ -101,10 +101,10 @@ pub(crate) struct LinesJob<'a> {
 impl LinesJob<'_> {
     /// Processes shards until all are done, and says what was done.
     pub(crate) fn run(mut self, mut provenance: Provenance, context: &Context) -> Result<()> {
-        let (files, folder) = (mm_data::existing_files(self.shards)?, ShardFolder::new(self.out));
+        let (files, folder) = (mm_data::existing_files(self.shards)?, ShardFolder::open(self.out)?);
         let shards = name_shards(&files)?;
         provenance.command.push_str(" --shards");
-        folder.prepare(&[], &provenance)?;
+        folder.prepare(&provenance)?;
         let stop = stop_on_interrupt("this batch")?;
         let mut progress = ItemProgress::new();
         let on_progress = &mut |done, total| progress.update("shards", done, total);
@@ -139,9 +139,8 @@ impl ShardWork for LinesJob<'_> {
             Ok(None) => return Ok(ShardOutcome::Stopped),
             Err(error) => return Ok(ShardOutcome::Failed(describe(&error))),
         };
-        let path = self.out.join(format!("{}.jsonl", shard.name));
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
-        shard.lease.write(&path, text.as_bytes())?;
+        shard.lease.write(&format!("{}.jsonl", shard.name), text.as_bytes())?;
         Ok(ShardOutcome::Done(LinesRecord { rows: lines.len(), failed_rows: failed }))
     }
 }

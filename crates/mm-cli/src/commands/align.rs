@@ -1,6 +1,6 @@
 //! `mm align`: two arrays of features into one space.
 
-use crate::{context::Context, exit::usage, output};
+use crate::{args::output_path::local_path, context::Context, exit::usage, output};
 use anyhow::Result;
 use mm_core::Tensor;
 use mm_data::write_npy;
@@ -61,13 +61,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// File for the first modality's projections: of the test rows, or of all rows where no test rows are given.
-    #[arg(long, value_name = "FILE.npy", help_heading = "Output")]
+    #[arg(long, value_name = "FILE.npy", help_heading = "Output", value_parser = local_path())]
     out_a: Option<PathBuf>,
     /// File for the second modality's projections.
-    #[arg(long, value_name = "FILE.npy", help_heading = "Output")]
+    #[arg(long, value_name = "FILE.npy", help_heading = "Output", value_parser = local_path())]
     out_b: Option<PathBuf>,
     /// Folder for the projections (align.safetensors: a.mean, a.map, b.mean, b.map) and the metrics (align.json).
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[arg(long, value_name = "DIR", help_heading = "Output", value_parser = local_path())]
     out: Option<PathBuf>,
 }
 

@@ -8,6 +8,7 @@ use crate::{
         generation::GenerationArgs,
         limit::Limit,
         model::ModelArgs,
+        output_path::local_path,
     },
     context::Context,
     exit::usage,
@@ -47,7 +48,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N|all", default_value = "5")]
     k: Limit,
     /// Save an image of the attention over image and question (and of each reasoning step) as PNG.
-    #[arg(long, value_name = "FILE.png")]
+    #[arg(long, value_name = "FILE.png", value_parser = local_path())]
     explain: Option<PathBuf>,
     #[command(flatten)]
     dtype: DtypeArgs,

@@ -5,6 +5,7 @@ use crate::{
         columns::TableArgs,
         dtype::DtypeArgs,
         model::{is_run, locate},
+        output_path::local_path,
     },
     context::Context,
     exit::usage,
@@ -49,16 +50,16 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     table: TableArgs,
     /// File for the scores: one JSON line a row, the worst first.
-    #[arg(long, value_name = "FILE.jsonl", help_heading = "Output")]
+    #[arg(long, value_name = "FILE.jsonl", help_heading = "Output", value_parser = local_path())]
     out: Option<PathBuf>,
     /// File for the manifest without the rows that have problems.
-    #[arg(long, value_name = "FILE.jsonl", help_heading = "Output")]
+    #[arg(long, value_name = "FILE.jsonl", help_heading = "Output", value_parser = local_path())]
     clean: Option<PathBuf>,
     /// Fraction of the rows, the most mismatched, that --clean removes.
     #[arg(long, value_name = "FRACTION", default_value_t = 0.05, help_heading = "Output")]
     remove_fraction: f64,
     /// HTML page with the worst rows and their images.
-    #[arg(long, value_name = "FILE.html", help_heading = "Output")]
+    #[arg(long, value_name = "FILE.html", help_heading = "Output", value_parser = local_path())]
     report: Option<PathBuf>,
 }
 

@@ -1,7 +1,7 @@
 //! `mm data`: public data sets in the cache, and `WebDataset` shards.
 
 use crate::{
-    args::{columns::TableArgs, sources},
+    args::{columns::TableArgs, output_path::local_path, sources},
     context::Context,
     exit::usage,
     output,
@@ -50,7 +50,7 @@ struct ShardArgs {
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Where the shards go, without their number: shards/photos becomes shards/photos-000000.tar and so on.
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = local_path())]
     out: PathBuf,
     /// Most rows of a shard.
     #[arg(long, value_name = "N", default_value_t = ShardLimits::default().max_rows as u64, value_parser = clap::value_parser!(u64).range(1..))]

@@ -1,6 +1,6 @@
 //! `mm diagnose`: the modality gap, hubness and collapse of two arrays of embeddings.
 
-use crate::{commands::align::warn_missing, context::Context, output};
+use crate::{args::output_path::local_path, commands::align::warn_missing, context::Context, output};
 use anyhow::Result;
 use mm_tasks::{
     alignment::read_paired_arrays,
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE.npy")]
     b: PathBuf,
     /// HTML page with the metrics and a projection of both modalities.
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", value_parser = local_path())]
     report: Option<PathBuf>,
 }
 

@@ -1,7 +1,10 @@
 //! `mm fit`: from a table to a trained predictor, without a config file.
 
 use crate::{
-    args::columns::{self, TableArgs},
+    args::{
+        columns::{self, TableArgs},
+        output_path::local_path,
+    },
     context::{Context, stop_on_interrupt},
     output,
     progress::{ItemProgress, TrainingProgress},
@@ -40,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "COLUMN")]
     group_column: Option<String>,
     /// Folder for the models and the report; a fit that was interrupted continues in it.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local_path())]
     out: PathBuf,
     /// auto, binary, multiclass, multilabel, regression or ordinal.
     #[arg(long, default_value = "auto", help_heading = "Training")]

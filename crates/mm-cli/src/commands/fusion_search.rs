@@ -1,7 +1,7 @@
 //! `mm fusion-search`: which fusion operator and settings suit a data set.
 
 use crate::{
-    args::config::read_config,
+    args::{config::read_config, output_path::local_path},
     context::{Context, stop_on_interrupt},
     output,
     progress::ItemProgress,
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// Config of a prediction task, with validation rows (data.split.valid or data.valid).
     config: PathBuf,
     /// Folder for the trials, the best config (best.toml) and the page (report.html).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local_path())]
     out: PathBuf,
     /// Key of the config and the values to try; may be repeated [default: every operator, widths 32, 64 and 128].
     #[arg(long, value_name = "KEY=A|B…")]

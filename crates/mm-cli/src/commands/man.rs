@@ -1,6 +1,6 @@
 //! `mm man`: the manual pages.
 
-use crate::context::Context;
+use crate::{args::output_path::local_path, context::Context};
 use anyhow::{Context as _, Result};
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[command(after_help = "Example:\n  mm man --out ~/.local/share/man/man1")]
 pub(crate) struct Arguments {
     /// The folder, created when it does not exist.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local_path())]
     out: PathBuf,
 }
 

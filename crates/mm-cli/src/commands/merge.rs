@@ -1,6 +1,10 @@
 //! `mm merge`: a LoRA adapter and its base model become one checkpoint.
 
-use crate::{args::model::ModelArgs, context::Context, output};
+use crate::{
+    args::{model::ModelArgs, output_path::local_path},
+    context::Context,
+    output,
+};
 use anyhow::Result;
 use serde_json::json;
 use std::path::PathBuf;
@@ -12,7 +16,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArgs,
     /// Folder to write.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local_path())]
     out: PathBuf,
 }
 

@@ -5,6 +5,7 @@ use crate::{
         batch::command_provenance,
         columns::CellArgs,
         model::ModelArgs,
+        output_path::refuse_url,
         shards::{FailedRow, LinesJob, ShardLines},
     },
     context::Context,
@@ -39,7 +40,7 @@ pub(crate) struct Arguments {
     shards: Option<PathBuf>,
     #[command(flatten)]
     cells: CellArgs,
-    /// File for the predictions: .parquet, .csv or .jsonl; with --shards a folder.
+    /// File for the predictions: .parquet, .csv or .jsonl; with --shards a folder (or s3://, gs://, az://).
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Modality to ignore; may be repeated.
@@ -55,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let predictor = Predictor::open(&dir, &context.registry, context.device()?)?;
     let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
     match (&arguments.data, &arguments.shards, &arguments.out) {
+        (Some(_), _, Some(out)) if mm_data::is_remote(out) => refuse_url(out),
         (Some(data), ..) => predict_table(&predictor, data, &excluded, arguments, context),
         (None, Some(shards), Some(out)) => {
             let options = json!({

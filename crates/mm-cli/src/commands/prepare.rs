@@ -1,6 +1,6 @@
 //! `mm prepare`: the manifest of a known data set.
 
-use crate::{context::Context, exit::usage, output};
+use crate::{args::output_path::local_path, context::Context, exit::usage, output};
 use anyhow::Result;
 use mm_data::datasets::DatasetReader;
 use serde_json::json;
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = ".")]
     data: PathBuf,
     /// Manifest to write.
-    #[arg(long, value_name = "FILE", default_value = "manifest.jsonl")]
+    #[arg(long, value_name = "FILE", default_value = "manifest.jsonl", value_parser = local_path())]
     out: PathBuf,
     /// List the known data sets.
     #[arg(long, conflicts_with_all = ["dataset", "data", "out"])]

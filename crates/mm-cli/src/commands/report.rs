@@ -1,6 +1,11 @@
 //! `mm report`: runs as one HTML page.
 
-use crate::{args::model::locate, context::Context, output, progress::ItemProgress};
+use crate::{
+    args::{model::locate, output_path::local_path},
+    context::Context,
+    output,
+    progress::ItemProgress,
+};
 use anyhow::Result;
 use mm_data::Split;
 use serde_json::json;
@@ -15,7 +20,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MODEL", required = true, num_args = 1..)]
     model: Vec<PathBuf>,
     /// Page to write [default: report.html in the first run folder].
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", value_parser = local_path())]
     out: Option<PathBuf>,
     /// Split to report: train, valid or test.
     #[arg(long, default_value = "test")]

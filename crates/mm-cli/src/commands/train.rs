@@ -1,7 +1,7 @@
 //! `mm train`: trains a model as a config file says.
 
 use crate::{
-    args::config::read_config,
+    args::{config::read_config, output_path::local_path},
     context::{Context, stop_on_interrupt},
     exit::interrupted,
     output,
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Config file, .toml or .json.
     config: PathBuf,
     /// Run folder [default: runs/ and the name of the config].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local_path())]
     out: Option<PathBuf>,
     /// Continue from the last checkpoint of the run folder (start, where there is none yet).
     #[arg(long)]

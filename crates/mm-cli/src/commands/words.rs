@@ -1,7 +1,7 @@
 //! `mm words`: word vectors (Word2Vec, fastText).
 
 use crate::{
-    args::limit::Limit,
+    args::{limit::Limit, output_path::local_path},
     context::{Context, stop_on_interrupt},
     exit::{interrupted, usage},
     output,
@@ -76,7 +76,7 @@ enum Command {
         #[command(flatten)]
         vectors: VectorsArgs,
         /// File to write.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = local_path())]
         out: PathBuf,
         /// Format of the file [default: text for .txt and .vec, else binary].
         #[arg(long, value_enum)]
@@ -115,7 +115,7 @@ struct Train {
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// File for the vectors: .txt or .vec for text, else word2vec's binary format, with --subwords fastText's.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = local_path())]
     out: PathBuf,
     /// Format of the file, if its extension does not determine it.
     #[arg(long, value_enum)]

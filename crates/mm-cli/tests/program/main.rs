@@ -3,6 +3,7 @@
 
 mod alignment;
 mod arrow;
+mod bucket;
 #[path = "../common/mod.rs"]
 mod common;
 mod datasets;

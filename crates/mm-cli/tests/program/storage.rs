@@ -1,115 +1,16 @@
 //! Data sets in object stores and on web servers: a server on this machine that fails now and then, refuses, and lies.
 
 use crate::{
-    common::{Workspace, assert_refused, text},
+    bucket::Server,
+    common::{Workspace, assert_refused, fixture, text},
     json, ok,
 };
 use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    process::Stdio,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
 };
-
-/// Serves the files of a folder as a bucket, path-style: `/bucket/KEY`.
-struct Server {
-    address: String,
-    requests: Arc<Requests>,
-}
-
-#[derive(Default)]
-struct Requests {
-    all: AtomicUsize,
-    downloads: AtomicUsize,
-    failed: AtomicUsize,
-}
-
-impl Server {
-    /// One of so many requests is answered with an error that goes away.
-    fn start(folder: &Path, fail_every: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let requests = Arc::new(Requests::default());
-        let (folder, counted) = (folder.to_owned(), requests.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (folder, counted) = (folder.clone(), counted.clone());
-                std::thread::spawn(move || while answer(&stream, &folder, &counted, fail_every).is_some() {});
-            }
-        });
-        Self { address, requests }
-    }
-
-    fn mm(&self, arguments: &[&str], folder: &Path) -> Output {
-        self.mm_with(arguments, folder, &[])
-    }
-
-    fn mm_with(&self, arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Output {
-        let endpoint = format!("http://{}", self.address);
-        Command::new(env!("CARGO_BIN_EXE_mm"))
-            .args(arguments)
-            .current_dir(folder)
-            .env("XDG_CACHE_HOME", folder.join("cache"))
-            .env("NO_PROXY", "127.0.0.1")
-            .envs([("AWS_ENDPOINT_URL", endpoint.as_str()), ("HF_ENDPOINT", &endpoint), ("AWS_ALLOW_HTTP", "true")])
-            .envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_REGION", "us-east-1")])
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap()
-    }
-}
-
-/// Answers a request; none when the client has gone.
-fn answer(mut stream: &TcpStream, folder: &Path, counted: &Requests, fail_every: usize) -> Option<()> {
-    let (mut head, mut byte) = (Vec::new(), [0u8; 1]);
-    while !head.ends_with(b"\r\n\r\n") {
-        (stream.read(&mut byte).ok()? == 1).then(|| head.push(byte[0]))?;
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let mut words = head.split(' ');
-    let (method, path) = (words.next()?, words.next()?.split('?').next()?.to_owned());
-    let number = counted.all.fetch_add(1, Ordering::SeqCst) + 1;
-    let mut send = |status: &str, headers: &str, body: &[u8]| {
-        let length = if headers.contains("Content-Length") {
-            String::new()
-        } else {
-            format!("Content-Length: {}\r\n", body.len())
-        };
-        stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}{length}\r\n").as_bytes()).ok()?;
-        if method == "HEAD" { Some(()) } else { stream.write_all(body).ok() }
-    };
-    if number.is_multiple_of(fail_every) {
-        counted.failed.fetch_add(1, Ordering::SeqCst);
-        return send(if number.is_multiple_of(2) { "503 Slow Down" } else { "500 Internal Server Error" }, "", b"");
-    }
-    let key = path.strip_prefix("/bucket/").or_else(|| path.strip_prefix("/datasets/org/name/resolve/main/"));
-    match key {
-        Some("secret.csv") => send("403 Forbidden", "", b""),
-        Some("loop.csv") => send("302 Found", "Location: /bucket/loop.csv\r\n", b""),
-        Some("lying.csv") if method == "HEAD" => {
-            send("200 OK", "ETag: \"1\"\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nContent-Length: 40\r\n", b"")
-        }
-        Some("lying.csv") => {
-            send("200 OK", "ETag: \"1\"\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n", b"text\na dog\n")
-        }
-        Some(key) => match std::fs::read(folder.join(key)) {
-            Ok(bytes) => {
-                if method == "GET" {
-                    counted.downloads.fetch_add(1, Ordering::SeqCst);
-                }
-                let tag = blake3::hash(&bytes).to_hex();
-                let headers = format!("ETag: \"{tag}\"\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n");
-                send("200 OK", &headers, &bytes)
-            }
-            Err(_) => send("404 Not Found", "", b""),
-        },
-        None => send("404 Not Found", "", b""),
-    }
-}
 
 fn shards(workspace: &Workspace) -> PathBuf {
     let arguments = ["data", "shard", "--data", "data.jsonl", "--out", "store/d", "--max-rows", "2"];
@@ -201,4 +102,116 @@ fn servers_that_refuse_fail_or_lie_are_named() {
     assert!(files.is_empty(), "{files:?}");
     let listed = server.mm(&["inspect", &web("large.csv")], folder);
     assert!(listed.status.success(), "{}", text(&listed));
+}
+
+/// All files below a folder with their contents, but for what says how it was made.
+fn outputs(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for name in ["img_emb", "metadata", "leases"] {
+        for entry in std::fs::read_dir(folder.join(name)).into_iter().flatten().flatten() {
+            files.push((Path::new(name).join(entry.file_name()), std::fs::read(entry.path()).unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn several_workers_write_to_a_bucket_of_which_one_is_killed() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let store = shards(&workspace);
+    let server = Server::start(&store, 7);
+    let arguments = |out| ["embed", "--model", "eyes", "--shards", "s3://bucket/d-{000000..000005}.tar", "--out", out];
+    ok(&server.mm(&arguments("local"), folder));
+    // One worker is killed while it holds a lease; another takes its shard when that has expired.
+    let out = arguments("s3://bucket/out");
+    let mut killed = server.command(&out, folder, &[("MM_LEASE_SECONDS", "3")]).stderr(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    let leases = store.join("out/leases");
+    while std::fs::read_dir(&leases).map_or(0, Iterator::count) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert_eq!(killed.try_wait().unwrap(), None);
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(std::fs::read_dir(&leases).unwrap().count(), 1);
+    let start = || {
+        let mut command = server.command(&out, folder, &[("MM_LEASE_SECONDS", "3")]);
+        command.arg("--json").stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let workers: Vec<_> = (0..2).map(|_| start()).collect();
+    let results: Vec<_> = workers.into_iter().map(|worker| json(&worker.wait_with_output().unwrap())).collect();
+    for result in &results {
+        assert_eq!(
+            (result["vectors"].as_u64(), result["out"].as_str()),
+            (Some(12), Some("s3://bucket/out")),
+            "{result}"
+        );
+    }
+    assert!(outputs(&folder.join("local")) == outputs(&store.join("out")));
+    assert!(server.requests.failed.load(Ordering::SeqCst) >= 5, "no request failed");
+    // The same through Google's interface.
+    let google = |name: &str| format!("gs://bucket/{name}");
+    let (from, to) = (google("d-{000000..000005}.tar"), google("google"));
+    let result = json(&server.mm(&["embed", "--model", "eyes", "--shards", &from, "--out", &to, "--json"], folder));
+    assert_eq!(result["vectors"].as_u64(), Some(12), "{result}");
+    assert!(outputs(&folder.join("local")) == outputs(&store.join("google")));
+    // Done shards are not embedded again, and one array is made of theirs.
+    assert_eq!(json(&server.mm(&[&out[..], &["--json"]].concat(), folder))["processed"].as_u64(), Some(0));
+    let merge = |from, to: &str| {
+        let shards = "s3://bucket/d-{000000..000005}.tar";
+        ok(&server.mm(&["embed", "--merge", from, "--shards", shards, "--modality", "image", "--out", to], folder));
+        std::fs::read(folder.join(to)).unwrap()
+    };
+    assert!(merge("local", "a.npy") == merge("s3://bucket/out", "b.npy"));
+    // Lines of other commands.
+    let model = fixture("mm-reason", "git-caption");
+    let caption = ["caption", "--model", model.to_str().unwrap(), "--max-new-tokens", "4"];
+    for to in ["captions", "s3://bucket/captions"] {
+        let more = ["--shards", "s3://bucket/d-{000000..000001}.tar", "--out", to];
+        ok(&server.mm(&[&caption[..], &more].concat(), folder));
+    }
+    for number in 0..2 {
+        let read = |below: &Path| std::fs::read_to_string(below.join(format!("captions/d-{number:06}.jsonl"))).unwrap();
+        assert_eq!(read(folder), read(&store));
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_named() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    shards(&workspace);
+    let server = Server::start(&workspace.path().join("store"), 1000);
+    for (out, wanted) in [
+        ("https://host/out", &["https://host/out", "s3://, gs:// or az://"][..]),
+        ("hf://datasets/org/name/out", &["hf://datasets/org/name/out", "s3://"]),
+        ("s3://elsewhere/out", &["s3://elsewhere/out/provenance.json", "no such bucket"]),
+        ("s3://bucket/secret", &["s3://bucket/secret/provenance.json", "refuses it", "credentials"]),
+    ] {
+        let arguments = ["embed", "--model", "eyes", "--shards", "store/d-000000.tar", "--out", out];
+        assert_refused(&server.mm(&arguments, folder), &arguments, wanted);
+    }
+    // What is one file, or a store with transactions, is written to this machine alone.
+    for arguments in [
+        &["embed", "--model", "eyes", "--data", "data.jsonl", "--out", "s3://bucket/a.npy"][..],
+        &[
+            "embed",
+            "--merge",
+            "o",
+            "--shards",
+            "store/d-000000.tar",
+            "--modality",
+            "image",
+            "--out",
+            "s3://bucket/a.npy",
+        ],
+        &["train", "config.toml", "--out", "s3://bucket/run"],
+        &["index", "build", ".", "--model", "eyes", "--store", "s3://bucket/store"],
+    ] {
+        let wanted = if arguments[0] == "index" { "postgres://" } else { "a path on this machine" };
+        assert_refused(&server.mm(arguments, folder), arguments, &["s3://bucket/", wanted]);
+    }
+    assert!(!folder.join("s3:").exists());
 }

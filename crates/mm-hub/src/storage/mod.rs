@@ -3,8 +3,12 @@
 //!
 //! A file is copied into a cache of bounded size when it is first read; the copy is used again as long as the server
 //! states the same ETag, size and date. Credentials and endpoints are read from the environment as the stores' own tools
-//! read them: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` …, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`
-//! …, `HF_TOKEN`, `HF_ENDPOINT`. Requests that fail with 429 or 5xx, and connections that break, are tried again.
+//! read them: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` …, `GOOGLE_APPLICATION_CREDENTIALS`, `STORAGE_EMULATOR_HOST`,
+//! `AZURE_STORAGE_ACCOUNT_NAME` …, `AZURE_STORAGE_CONNECTION_STRING`, `HF_TOKEN`, `HF_ENDPOINT`. Requests that fail with
+//! 429 or 5xx, and connections that break, are tried again.
+
+mod objects;
+mod stores;
 
 use crate::{
     error::{At, Context, Error, Result, bail},
@@ -12,10 +16,8 @@ use crate::{
     paths::create_dir,
     report::note,
 };
-use object_store::{
-    ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, http::HttpBuilder, path::Path as ObjectPath,
-};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+pub use objects::Objects;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
@@ -24,15 +26,13 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 use tokio::runtime::Runtime;
 use url::Url;
 
 /// The most bytes of copies, unless `MM_STORAGE_CACHE_BYTES` says otherwise.
 const CACHE_BYTES: u64 = 100 << 30;
-/// How long a request is tried again.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Copies files of object stores and web servers into a cache.
 pub struct Storage {
@@ -188,7 +188,7 @@ impl Storage {
 
     fn locate(&self, url: &str) -> Result<Location> {
         let (address, token) = match url.strip_prefix("hf://") {
-            Some(rest) => (of_hub(url, rest)?, std::env::var("HF_TOKEN").ok().filter(|t| !t.is_empty())),
+            Some(rest) => (stores::of_hub(url, rest)?, std::env::var("HF_TOKEN").ok().filter(|t| !t.is_empty())),
             None => (url.to_owned(), None),
         };
         let parsed = Url::parse(&address).with_context(|| format!("{url} is no URL"))?;
@@ -197,7 +197,7 @@ impl Storage {
         let store = if let Some(store) = stores.get(&key) {
             store.clone()
         } else {
-            let store = build(&parsed, token).map_err(|e| describe(url, e))?;
+            let store = stores::build(&parsed, token).map_err(|e| describe(url, e))?;
             stores.insert(key, store.clone());
             store
         };
@@ -210,48 +210,6 @@ impl Storage {
 fn cache_limit() -> Result<u64> {
     let Ok(text) = std::env::var("MM_STORAGE_CACHE_BYTES") else { return Ok(CACHE_BYTES) };
     text.trim().parse().with_context(|| format!("MM_STORAGE_CACHE_BYTES: found `{text}`, expected a number of bytes"))
-}
-
-/// `datasets/ORG/NAME[@REVISION]/FILE` → the address of the file on the hub.
-fn of_hub(url: &str, rest: &str) -> Result<String> {
-    let expected = "hf://datasets/ORG/NAME[@REVISION]/FILE";
-    let parts: Vec<&str> = rest.splitn(4, '/').collect();
-    let ["datasets", organization, name, file] = parts[..] else { bail!("{url}: expected {expected}") };
-    let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
-    let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.is_empty());
-    let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned());
-    Ok(format!("{}/datasets/{organization}/{name}/resolve/{revision}/{file}", endpoint.trim_end_matches('/')))
-}
-
-/// The store of a URL, with the settings of the environment.
-fn build(url: &Url, token: Option<String>) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let retry = RetryConfig { retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
-    let host = url.host_str().unwrap_or_default();
-    Ok(match url.scheme() {
-        "s3" | "s3a" => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(host).with_retry(retry);
-            // An endpoint that is named as http:// (MinIO on this network) is meant, as for the store's own tools.
-            let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].map(std::env::var);
-            let endpoint = endpoint.into_iter().flatten().find(|endpoint| !endpoint.is_empty());
-            if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
-                builder = builder.with_allow_http(true);
-            }
-            Arc::new(builder.build()?)
-        }
-        "gs" => Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(host).with_retry(retry).build()?),
-        "http" | "https" => {
-            let mut options = ClientOptions::new().with_allow_http(true);
-            if let Some(token) = token {
-                let value = format!("Bearer {token}").parse();
-                let invalid = |e| object_store::Error::Generic { store: "HTTP", source: Box::new(e) };
-                let headers = [(http::header::AUTHORIZATION, value.map_err(invalid)?)];
-                options = options.with_default_headers(headers.into_iter().collect());
-            }
-            let base = format!("{}://{}", url.scheme(), url.authority());
-            Arc::new(HttpBuilder::new().with_url(base).with_client_options(options).with_retry(retry).build()?)
-        }
-        _ => Arc::new(MicrosoftAzureBuilder::from_env().with_url(url.as_str()).with_retry(retry).build()?),
-    })
 }
 
 /// Writes a file, of which as many bytes have to come as the server stated.
@@ -276,15 +234,20 @@ async fn download(location: &Location, meta: &ObjectMeta, partial: &Path) -> Res
     Ok(())
 }
 
-/// An error of a store, with what to do about it.
+/// An error of reading from a store, with what to do about it.
 fn describe(url: &str, error: object_store::Error) -> Error {
+    describe_as(url, "cannot be read", "the server has no such file", error)
+}
+
+/// An error of a store, with what to do about it; what failed, and what is missing where something is.
+fn describe_as(url: &str, failed: &str, missing: &str, error: object_store::Error) -> Error {
     use object_store::Error as Store;
     let what = match &error {
-        Store::NotFound { .. } => format!("{url}: the server has no such file"),
+        Store::NotFound { .. } => format!("{url}: {missing}"),
         Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => {
             format!("{url}: the server refuses it; check the credentials in the environment, and who may read it")
         }
-        _ => format!("{url} cannot be read"),
+        _ => format!("{url} {failed}"),
     };
     // The errors of the store's client repeat those below them.
     let mut root: &(dyn std::error::Error + 'static) = &error;

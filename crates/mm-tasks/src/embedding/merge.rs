@@ -26,7 +26,7 @@ use std::{
 /// # Errors
 /// When a shard is not done, or has vectors of another dimension.
 pub fn merge_shards(folder: &Path, files: &[PathBuf], modality: &Modality, out: &Path) -> Result<usize> {
-    let (folder, shards) = (ShardFolder::new(folder), name_shards(files)?);
+    let (folder, shards) = (ShardFolder::open(folder)?, name_shards(files)?);
     let records = folder.records(&shards)?;
     if records.len() < shards.len() {
         let done: BTreeSet<&String> = records.iter().map(|(name, _)| name).collect();
@@ -56,21 +56,23 @@ fn merge(
     let (mut vectors, mut rows_writer) = (create(&array)?, create(&rows)?);
     vectors.write_all(&mm_data::npy_header("<f4", &[count, dim])).map_err(io_error(&array))?;
     for (name, record) in records.iter().filter(|(_, record)| record.result.vectors > 0) {
-        let path = array_file(folder, modality, name);
-        let bytes = std::fs::read(&path).map_err(io_error(&path))?;
+        let path = folder.path().join(array_file(modality, name));
+        let copy = mm_data::local_copy(&path)?;
+        let bytes = std::fs::read(&copy).map_err(io_error(&path))?;
+        mm_data::release_copy(&path);
         let size = record.result.vectors * dim * size_of::<f32>();
         if dim_of(record) != Some(dim) || bytes.len() < size {
             let reason = format!("{} bytes and dimension {:?}, expected {dim}", bytes.len(), dim_of(record));
             return Err(Error::file(&path, format!("{reason}; delete shards/{name}.json to embed it again")));
         }
         vectors.write_all(&bytes[bytes.len() - size..]).map_err(io_error(&array))?;
-        let metadata = Table::read(
-            &metadata_file(folder, name),
-            &TableOptions { missing_values: Some(&[]), ..TableOptions::default() },
-        )?;
+        let path = folder.path().join(metadata_file(name));
+        let options = TableOptions { missing_values: Some(&[]), ..TableOptions::default() };
+        let metadata = Table::read(&mm_data::local_copy(&path)?, &options)?;
+        mm_data::release_copy(&path);
         if metadata.rows.len() != record.result.vectors {
             let reason = format!("{} rows, expected {}", metadata.rows.len(), record.result.vectors);
-            return Err(Error::file(metadata_file(folder, name), reason));
+            return Err(Error::file(path, reason));
         }
         for cells in metadata.rows {
             let line = json!({"id": cells.get("id"), "row": cells.get("row"), "modality": modality, "value": 0, "shard": name});

@@ -66,15 +66,15 @@ fn prefix(modality: &Modality) -> &str {
     if *modality == Modality::IMAGE { "img" } else { modality.name() }
 }
 
-/// The array of a modality of a shard, `[vectors, dim]` float32.
-pub(super) fn array_file(folder: &ShardFolder, modality: &Modality, name: &str) -> PathBuf {
+/// The array of a modality of a shard, `[vectors, dim]` float32, in its folder.
+pub(super) fn array_file(modality: &Modality, name: &str) -> String {
     let prefix = prefix(modality);
-    folder.path().join(format!("{prefix}_emb")).join(format!("{prefix}_emb_{name}.npy"))
+    format!("{prefix}_emb/{prefix}_emb_{name}.npy")
 }
 
-/// The table of the rows of the arrays of a shard.
-pub(super) fn metadata_file(folder: &ShardFolder, name: &str) -> PathBuf {
-    folder.path().join("metadata").join(format!("metadata_{name}.parquet"))
+/// The table of the rows of the arrays of a shard, in its folder.
+pub(super) fn metadata_file(name: &str) -> String {
+    format!("metadata/metadata_{name}.parquet")
 }
 
 /// The command that a folder of embeddings names as its origin.
@@ -85,7 +85,7 @@ const COMMAND: &str = "embed --shards";
 /// # Errors
 /// When the folder says what made it and that cannot be read.
 pub fn embedded_modalities(folder: &Path) -> Result<Vec<Modality>> {
-    let Some(provenance) = ShardFolder::new(folder).provenance()? else { return Ok(Vec::new()) };
+    let Some(provenance) = ShardFolder::open(folder)?.provenance()? else { return Ok(Vec::new()) };
     let names = provenance.options.get("modalities").and_then(|names| names.as_array()).cloned().unwrap_or_default();
     Ok(names.iter().filter_map(|name| name.as_str()).map(Modality::from).collect())
 }
@@ -119,11 +119,9 @@ impl ShardJob<'_> {
         stop: &AtomicBool,
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ShardsSummary> {
-        let (folder, shards) = (ShardFolder::new(out), name_shards(self.files)?);
-        let arrays: Vec<String> = self.modalities.iter().map(|m| format!("{}_emb", prefix(m))).collect();
-        let folders: Vec<&str> = arrays.iter().map(String::as_str).chain(["metadata"]).collect();
-        folder.prepare(&folders, &self.provenance()?)?;
-        let (first, mut work) = (self.first, EmbedWork { job: self, folder: &folder });
+        let (folder, shards) = (ShardFolder::open(out)?, name_shards(self.files)?);
+        folder.prepare(&self.provenance()?)?;
+        let (first, mut work) = (self.first, EmbedWork(self));
         let worker = run_worker(&folder, &shards, first, &mut work, stop, on_progress)?;
         let mut summary = ShardsSummary { worker, ..ShardsSummary::default() };
         for (_, ShardRecord { result, .. }) in folder.records::<EmbeddedShard>(&shards)? {
@@ -147,7 +145,7 @@ impl ShardJob<'_> {
     }
 
     /// Embeds a shard; `None` when it was stopped.
-    fn embed(&self, folder: &ShardFolder, shard: &Shard<'_>) -> Result<Option<EmbeddedShard>> {
+    fn embed(&self, shard: &Shard<'_>) -> Result<Option<EmbeddedShard>> {
         let Shard { name, file, lease, stop } = *shard;
         let manifest = (self.open)(file)?;
         let rows: Vec<usize> = (0..manifest.rows.len()).collect();
@@ -179,10 +177,10 @@ impl ShardJob<'_> {
             let dim = values.first().map_or(0, |v| v.len());
             let mut bytes = mm_data::npy_header("<f4", &[values.len(), dim]);
             values.iter().flat_map(|v| v.iter()).for_each(|v| bytes.extend_from_slice(&v.to_le_bytes()));
-            lease.write(&array_file(folder, modality, name), &bytes)?;
+            lease.write(&array_file(modality, name), &bytes)?;
             dims.insert(modality.to_string(), dim);
         }
-        let metadata = metadata_file(folder, name);
+        let metadata = metadata_file(name);
         lease.write(&metadata, &metadata_bytes(&manifest, &complete).map_err(|e| Error::file(&metadata, e))?)?;
         let values = |row: &Row, m: &Modality| row.values.get(m).map_or(0, Vec::len);
         let further =
@@ -193,17 +191,14 @@ impl ShardJob<'_> {
 }
 
 /// The embedding of shards into a folder.
-struct EmbedWork<'a, 'b> {
-    job: &'a ShardJob<'b>,
-    folder: &'a ShardFolder,
-}
+struct EmbedWork<'a, 'b>(&'a ShardJob<'b>);
 
 impl ShardWork for EmbedWork<'_, '_> {
     type Record = EmbeddedShard;
     type Error = Error;
 
     fn process(&mut self, shard: &Shard<'_>) -> Result<ShardOutcome<EmbeddedShard>> {
-        match self.job.embed(self.folder, shard) {
+        match self.0.embed(shard) {
             Ok(Some(record)) => Ok(ShardOutcome::Done(record)),
             Ok(None) => Ok(ShardOutcome::Stopped),
             Err(error @ (Error::Data(_) | Error::Invalid { .. })) => Ok(ShardOutcome::Failed(error.to_string())),

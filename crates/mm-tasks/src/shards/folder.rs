@@ -1,12 +1,18 @@
 //! The folder that workers write to: what made it, and which shards are done.
 
-use super::Lease;
+use super::{
+    Lease,
+    lease::{self, unfinished, worker_name},
+};
 use crate::{Error, Result, error::io_error, provenance::Provenance};
-use mm_core::checkpoint::write_atomic;
+use mm_data::{OutputFolder, open_output_folder};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// What is known of a shard that is done, `shards/NAME.json`.
@@ -21,27 +27,45 @@ pub struct ShardRecord<T> {
     pub result: T,
 }
 
-/// A folder with the outputs of shards.
-#[derive(Debug, Clone)]
-pub struct ShardFolder(PathBuf);
+/// A folder with the outputs of shards, which may lie in an object store.
+#[derive(Clone)]
+pub struct ShardFolder {
+    path: PathBuf,
+    files: Arc<dyn OutputFolder>,
+}
+
+/// What made the folder.
+const PROVENANCE: &str = "provenance.json";
+
+fn record_file(name: &str) -> String {
+    format!("shards/{name}.json")
+}
 
 impl ShardFolder {
-    /// The folder at a path, which need not exist.
-    pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+    /// The folder at a path or URL, which need not exist.
+    ///
+    /// # Errors
+    /// When the program cannot write to the URL.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), files: open_output_folder(path)?.into() })
     }
 
-    /// Its path.
+    /// Its path or URL.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
-    fn record_file(&self, name: &str) -> PathBuf {
-        self.0.join("shards").join(format!("{name}.json"))
+    pub(super) fn files(&self) -> &dyn OutputFolder {
+        &*self.files
     }
 
-    fn provenance_file(&self) -> PathBuf {
-        self.0.join("provenance.json")
+    /// The error of a file of the folder.
+    pub(super) fn failed(&self, name: &str) -> impl Fn(io::Error) -> Error + use<> {
+        io_error(&self.path.join(name))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.files.read(name).map_err(self.failed(name))
     }
 
     /// The record of a shard; `None` where it is not done.
@@ -49,29 +73,22 @@ impl ShardFolder {
     /// # Errors
     /// When it cannot be read.
     pub fn record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<ShardRecord<T>>> {
-        let path = self.record_file(name);
-        match std::fs::read(&path) {
-            Ok(text) => {
-                let invalid = |e| Error::file(&path, format!("is no record of a shard: {e}; delete it"));
-                serde_json::from_slice(&text).map(Some).map_err(invalid)
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(io_error(&path)(e)),
-        }
+        let file = record_file(name);
+        let Some(text) = self.read(&file)? else { return Ok(None) };
+        let invalid = |e| Error::file(self.path.join(&file), format!("is no record of a shard: {e}; delete it"));
+        serde_json::from_slice(&text).map(Some).map_err(invalid)
     }
 
     /// The records of the shards that are done, in order.
     ///
     /// # Errors
     /// When one cannot be read.
-    pub fn records<T: DeserializeOwned>(&self, shards: &[(String, &PathBuf)]) -> Result<Vec<(String, ShardRecord<T>)>> {
-        let mut found = Vec::new();
-        for (name, _) in shards {
-            if let Some(record) = self.record(name)? {
-                found.push((name.clone(), record));
-            }
-        }
-        Ok(found)
+    pub fn records<T: DeserializeOwned + Send>(
+        &self,
+        shards: &[(String, &PathBuf)],
+    ) -> Result<Vec<(String, ShardRecord<T>)>> {
+        let read = |(name, _): &(String, &PathBuf)| Ok(self.record(name)?.map(|record| (name.clone(), record)));
+        shards.par_iter().filter_map(|shard| read(shard).transpose()).collect()
     }
 
     /// Whether a shard is done; one whose file has another size by now is not.
@@ -85,8 +102,8 @@ impl ShardFolder {
     pub(super) fn finish<T: Serialize>(&self, name: &str, file: &Path, lease: &Lease, result: T) -> Result<()> {
         let bytes = mm_data::local_copy(file)?.metadata().map_err(io_error(file))?.len();
         let record = ShardRecord { file: file.to_owned(), bytes, result };
-        let path = self.record_file(name);
-        let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::file(&path, e))?;
+        let path = record_file(name);
+        let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::file(self.path.join(&path), e))?;
         lease.write(&path, &text)
     }
 
@@ -95,29 +112,23 @@ impl ShardFolder {
     /// # Errors
     /// When it cannot be read.
     pub fn provenance(&self) -> Result<Option<Provenance>> {
-        let path = self.provenance_file();
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = std::fs::read(&path).map_err(io_error(&path))?;
-        serde_json::from_slice(&text).map(Some).map_err(|e| Error::file(&path, e))
+        let Some(text) = self.read(PROVENANCE)? else { return Ok(None) };
+        serde_json::from_slice(&text).map(Some).map_err(|e| Error::file(self.path.join(PROVENANCE), e))
     }
 
-    /// Makes the folder and `folders` in it, and refuses one with the outputs of another command, model or options.
+    /// Says what makes the folder, and refuses one with the outputs of another command, model or options.
     ///
     /// # Errors
     /// When it is of others, or cannot be written.
-    pub fn prepare(&self, folders: &[&str], provenance: &Provenance) -> Result<()> {
-        for folder in folders.iter().chain(&["shards"]).map(|name| self.0.join(name)) {
-            std::fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        }
-        let path = self.provenance_file();
-        if !path.exists() {
-            let text = serde_json::to_vec_pretty(provenance).map_err(|e| Error::file(&path, e))?;
-            write_atomic(&path, &text)?;
+    pub fn prepare(&self, provenance: &Provenance) -> Result<()> {
+        if self.provenance()?.is_none() {
+            let text = serde_json::to_vec_pretty(provenance).map_err(|e| Error::file(self.path.join(PROVENANCE), e))?;
+            let written = self.files.write(PROVENANCE, &text, &unfinished(lease::PROVENANCE, &worker_name()));
+            written.map_err(self.failed(PROVENANCE))?;
         }
         let difference = self.provenance()?.and_then(|found| provenance.difference(&found));
-        difference.map_or(Ok(()), |difference| Err(Error::file(&self.0, format!("{difference}; choose another --out"))))
+        let refused = |difference| Err(Error::file(&self.path, format!("{difference}; choose another --out")));
+        difference.map_or(Ok(()), refused)
     }
 }
 

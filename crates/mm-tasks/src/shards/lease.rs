@@ -1,14 +1,13 @@
-//! Leases: which of several workers, on one or many hosts with a shared file system, does which piece of work.
+//! Leases: which of several workers, on one or many hosts that see the same folder, does which piece of work.
 //!
 //! A lease is a file that its worker writes again and again; one that is no longer written has lost its worker. Ages are
-//! measured by the clock of the file system, so the clocks of the hosts do not matter. Two workers may hold the same
-//! lease for a moment after one has expired: outputs are written atomically and are the same, so that costs time alone.
+//! measured by the clock of the file system or store, so the clocks of the hosts do not matter. Two workers may hold the
+//! same lease for a moment after one has expired: outputs are complete or absent and are the same, so that costs time
+//! alone.
 
-use crate::{Error, Result, error::io_error};
+use super::ShardFolder;
+use crate::{Error, Result};
 use std::{
-    fs::{self, File},
-    io::Write,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,8 +20,17 @@ use std::{
 const EXPIRY: Duration = Duration::from_secs(60);
 
 /// The folder of leases.
+const FOLDER: &str = "leases";
+
+/// How the names of files begin whose time is that of the folder.
+const CLOCK: &str = ".clock-";
+
+/// Names what makes the folder, while it is written.
+pub(super) const PROVENANCE: &str = "provenance";
+
+/// The leases of a folder, as one worker sees them.
 pub(super) struct Leases {
-    folder: PathBuf,
+    folder: ShardFolder,
     /// Names this worker.
     owner: String,
     expiry: Duration,
@@ -30,113 +38,119 @@ pub(super) struct Leases {
 
 /// The right to do a piece of work; given back when it is dropped.
 pub struct Lease {
-    path: PathBuf,
+    folder: ShardFolder,
+    file: String,
     owner: String,
-    /// Where this worker writes a file before it gets its name.
-    partial: PathBuf,
+    /// What this worker writes before it gets its name.
+    unfinished: String,
     stop: Arc<AtomicBool>,
     renewal: Option<JoinHandle<()>>,
 }
 
+/// A name of this worker: host, process and time.
+pub(super) fn worker_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{}-{}-{started:x}", host.trim(), std::process::id())
+}
+
+/// Where a worker writes what is not complete yet.
+pub(super) fn unfinished(name: &str, worker: &str) -> String {
+    format!("{FOLDER}/{name}@{worker}.partial")
+}
+
+/// The name of the file of a lease.
+fn lease_file(name: &str) -> String {
+    format!("{FOLDER}/{name}.lease")
+}
+
 impl Leases {
-    pub(super) fn open(folder: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let owner = format!("{}-{}-{started:x}", host.trim(), std::process::id());
-        Ok(Self { folder, owner, expiry: expiry()? })
+    pub(super) fn open(folder: &ShardFolder) -> Result<Self> {
+        Ok(Self { folder: folder.clone(), owner: worker_name(), expiry: expiry()? })
     }
 
     /// Takes the lease of a name; `None` while another worker has it.
     pub(super) fn take(&self, name: &str) -> Result<Option<Lease>> {
-        let path = self.folder.join(format!("{name}.lease"));
+        let file = lease_file(name);
         for _ in 0..2 {
-            match File::create_new(&path) {
-                Ok(mut file) => {
-                    file.write_all(self.owner.as_bytes()).map_err(io_error(&path))?;
-                    return Ok(Some(self.renewed(name, path)));
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                    if !self.has_expired(&path)? {
-                        return Ok(None);
-                    }
-                    self.clear(name);
-                    let _ = fs::remove_file(&path); // Another worker may have been first.
-                }
-                Err(e) => return Err(io_error(&path)(e)),
+            if self.folder.files().create(&file, self.owner.as_bytes()).map_err(self.folder.failed(&file))? {
+                return Ok(Some(self.renewed(name, file)));
             }
+            if !self.has_expired(&file)? {
+                return Ok(None);
+            }
+            self.clear(name)?;
+            let _ = self.folder.files().remove(&file); // Another worker may have been first.
         }
         Ok(None)
     }
 
-    /// Whether a lease was not renewed for too long, by the clock of the file system.
-    fn has_expired(&self, path: &Path) -> Result<bool> {
-        let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified());
-        let Ok(renewed) = modified(path) else { return Ok(true) };
-        let clock = self.folder.join(format!(".clock-{}", self.owner));
-        let now = fs::write(&clock, b"").and_then(|()| modified(&clock)).map_err(io_error(&clock))?;
-        let _ = fs::remove_file(&clock);
-        Ok(now.duration_since(renewed).is_ok_and(|age| age > self.expiry))
+    /// Whether a lease was not renewed for too long, by the clock of the folder.
+    fn has_expired(&self, file: &str) -> Result<bool> {
+        let clock = format!("{FOLDER}/{CLOCK}{}", self.owner);
+        let age = self.folder.files().age(file, &clock).map_err(self.folder.failed(file))?;
+        Ok(age.is_none_or(|age| age > self.expiry))
     }
 
     /// Removes the leases of workers that are gone, and what they had begun to write: for the end, when all is done.
     pub(super) fn sweep(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.folder).map_err(io_error(&self.folder))?.flatten() {
-            let path = entry.path();
-            if path.extension().is_some_and(|e| e == "lease")
-                && self.has_expired(&path)?
-                && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
-            {
-                self.clear(name);
-                let _ = fs::remove_file(&path);
+        // It is complete, since this worker has read it.
+        self.clear(PROVENANCE)?;
+        for file in self.list()? {
+            let (path, name) = (format!("{FOLDER}/{file}"), file.strip_suffix(".lease"));
+            if (name.is_some() || file.starts_with(CLOCK)) && self.has_expired(&path)? {
+                name.map_or(Ok(()), |name| self.clear(name))?;
+                let _ = self.folder.files().remove(&path);
             }
         }
         Ok(())
     }
 
     /// Removes what a worker that is gone had begun to write.
-    fn clear(&self, name: &str) {
-        let is_of = |file: &str| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('@'));
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            if is_of(&entry.file_name().to_string_lossy()) {
-                let _ = fs::remove_file(entry.path());
+    fn clear(&self, name: &str) -> Result<()> {
+        for file in self.list()? {
+            if file.strip_prefix(name).is_some_and(|rest| rest.starts_with('@')) {
+                let _ = self.folder.files().remove(&format!("{FOLDER}/{file}"));
             }
         }
+        Ok(())
     }
 
-    fn renewed(&self, name: &str, path: PathBuf) -> Lease {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (file, owner, flag, interval) = (path.clone(), self.owner.clone(), stop.clone(), self.expiry / 4);
+    fn list(&self) -> Result<Vec<String>> {
+        self.folder.files().list(FOLDER).map_err(self.folder.failed(FOLDER))
+    }
+
+    fn renewed(&self, name: &str, file: String) -> Lease {
+        let (stop, unfinished) = (Arc::new(AtomicBool::new(false)), unfinished(name, &self.owner));
+        let mut lease =
+            Lease { folder: self.folder.clone(), file, owner: self.owner.clone(), unfinished, stop, renewal: None };
+        let (folder, file, owner) = (self.folder.clone(), lease.file.clone(), self.owner.clone());
+        let (flag, interval, partial) =
+            (lease.stop.clone(), self.expiry / 4, format!("{FOLDER}/{name}@{}.renewed", self.owner));
         let renew = move || {
             while !flag.load(Ordering::Relaxed) {
                 std::thread::park_timeout(interval);
-                if flag.load(Ordering::Relaxed) || !is_owned(&file, &owner) {
+                if flag.load(Ordering::Relaxed) || !is_owned(&folder, &file, &owner) {
                     return;
                 }
-                let _ = fs::write(&file, &owner);
+                let _ = folder.files().write(&file, owner.as_bytes(), &partial);
             }
         };
         // Without a thread the lease expires, and another worker does the same work.
-        let renewal = std::thread::Builder::new().name("mm-lease".into()).spawn(renew).ok();
-        let partial = self.folder.join(format!("{name}@{}.partial", self.owner));
-        Lease { path, owner: self.owner.clone(), partial, stop, renewal }
+        lease.renewal = std::thread::Builder::new().name("mm-lease".into()).spawn(renew).ok();
+        lease
     }
 }
 
 impl Lease {
-    /// Writes a file, which is complete or absent; the folder of leases is on the same file system.
+    /// Writes a file of the folder, which is complete or absent.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&self.partial)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&self.partial, path)
-        };
-        // Another worker that took this one for gone may have removed the file between the two.
-        write().or_else(|_| write()).map_err(io_error(path))
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let write = || self.folder.files().write(name, bytes, &self.unfinished);
+        // Another worker that took this one for gone may have removed the unfinished file.
+        write().or_else(|_| write()).map_err(self.folder.failed(name))
     }
 }
 
@@ -148,8 +162,8 @@ fn expiry() -> Result<Duration> {
     seconds.filter(|expiry| *expiry >= Duration::from_millis(100)).ok_or_else(invalid)
 }
 
-fn is_owned(path: &Path, owner: &str) -> bool {
-    fs::read_to_string(path).is_ok_and(|found| found == owner)
+fn is_owned(folder: &ShardFolder, file: &str, owner: &str) -> bool {
+    folder.files().read(file).is_ok_and(|found| found.is_some_and(|found| found == owner.as_bytes()))
 }
 
 impl Drop for Lease {
@@ -159,8 +173,8 @@ impl Drop for Lease {
             renewal.thread().unpark();
             let _ = renewal.join();
         }
-        if is_owned(&self.path, &self.owner) {
-            let _ = fs::remove_file(&self.path);
+        if is_owned(&self.folder, &self.file, &self.owner) {
+            let _ = self.folder.files().remove(&self.file);
         }
     }
 }
@@ -171,9 +185,10 @@ mod tests {
 
     #[test]
     fn a_lease_is_held_until_it_is_dropped_or_expires() {
-        let folder = tempfile::tempdir().unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let folder = ShardFolder::open(parent.path()).unwrap();
         let open = |owner: &str| Leases {
-            folder: folder.path().to_owned(),
+            folder: folder.clone(),
             owner: owner.to_owned(),
             expiry: Duration::from_millis(1500),
         };
@@ -189,7 +204,7 @@ mod tests {
         lease.stop.store(true, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(3000));
         first.sweep().unwrap();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(parent.path().join(FOLDER)).unwrap().count(), 0);
         let taken = first.take("a").unwrap().unwrap();
         // What the first has now, the second does not take away.
         drop(lease);

@@ -6,11 +6,11 @@ use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// Polling interval of the shards that other workers have.
-const POLL: Duration = Duration::from_millis(500);
+/// How often a worker that waits looks whether it is stopped.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What came of a shard.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub fn run_worker<W: ShardWork>(
     stop: &AtomicBool,
     on_progress: &mut dyn FnMut(usize, usize),
 ) -> Result<WorkerSummary, W::Error> {
-    let leases = Leases::open(folder.path().join("leases"))?;
+    let leases = Leases::open(folder)?;
     let mut summary = WorkerSummary { shards: shards.len(), ..WorkerSummary::default() };
     let mut open: Vec<usize> = (0..shards.len()).collect();
     open.rotate_left(first % shards.len().max(1));
@@ -107,7 +107,7 @@ pub fn run_worker<W: ShardWork>(
         }
         open = waiting;
         if !open.is_empty() && !summary.stopped {
-            std::thread::sleep(POLL);
+            wait(folder.files().polling_interval(), stop);
             summary.stopped = stop.load(Ordering::Relaxed);
         }
     }
@@ -115,6 +115,14 @@ pub fn run_worker<W: ShardWork>(
         leases.sweep()?;
     }
     Ok(summary)
+}
+
+/// Waits, or until the worker is stopped.
+fn wait(time: Duration, stop: &AtomicBool) {
+    let end = Instant::now() + time;
+    while Instant::now() < end && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(STOP_INTERVAL.min(end.saturating_duration_since(Instant::now())));
+    }
 }
 
 /// Processes a shard that is neither done nor leased by another worker.

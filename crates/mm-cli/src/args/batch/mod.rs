@@ -6,6 +6,7 @@ mod provenance;
 use crate::{
     args::{
         columns::TableArgs,
+        output_path::refuse_url,
         shards::{FailedRow, LinesJob, ShardLines},
     },
     context::{Context, stop_on_interrupt},
@@ -52,7 +53,7 @@ pub(crate) struct BatchArgs {
     /// neither done nor taken by another, and ends when all are done.
     #[arg(long, value_name = "PATTERN", requires = "out", conflicts_with = "data")]
     pub(crate) shards: Option<PathBuf>,
-    /// File for the results, one JSON line a row (.jsonl); with --shards a folder, with such a file for each.
+    /// File for the results, one JSON line a row (.jsonl); with --shards a folder (or s3://, gs://, az://), with such a file for each.
     #[arg(long, value_name = "PATH")]
     pub(crate) out: Option<PathBuf>,
     /// What to do with a row that cannot be read: skip (its line holds the error) or fail (with --shards its shard).
@@ -136,7 +137,10 @@ impl BatchArgs {
         let Some(out) = &self.out else { return Ok(()) };
         let mut work = RowWork { kinds, batch_size: batch_size.max(1), process: &mut process };
         match (&self.data, &self.shards) {
-            (Some(data), _) => self.run_table(data, out, provenance, &mut work, context),
+            (Some(data), _) => {
+                refuse_url(out)?;
+                self.run_table(data, out, provenance, &mut work, context)
+            }
             (None, Some(shards)) => {
                 let mut lines = |file: &Path, stop: &AtomicBool| self.lines_of_shard(file, &mut work, stop);
                 LinesJob { shards, out, lines: &mut lines }.run(provenance.clone(), context)

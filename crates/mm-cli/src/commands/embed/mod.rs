@@ -10,6 +10,7 @@ use crate::{
         dtype::DtypeArgs,
         files::{INPUT_OPTIONS, InputArgs, InputValue},
         model::{is_run, locate},
+        output_path::refuse_url,
     },
     context::{Context, stop_on_interrupt},
     exit::{interrupted, usage},
@@ -78,7 +79,7 @@ struct DatasetArgs {
     /// of its name or as --column says.
     #[arg(long, conflicts_with_all = INPUT_OPTIONS, conflicts_with_all = ["data", "shards"])]
     stdio: bool,
-    /// File for the vectors: .npy, .parquet or .safetensors; with --shards a folder.
+    /// File for the vectors: .npy, .parquet or .safetensors; with --shards a folder (or s3://, gs://, az://).
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Modality of the data set to embed; may be repeated [default: all that the model takes].
@@ -181,6 +182,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         usage!("--out: is where the vectors of --data or --shards go; give one of them");
     }
     if let (Some(folder), Some(shards), Some(out)) = (merge, shards, out) {
+        refuse_url(out)?;
         return sharded::merge(folder, shards, out, &arguments.dataset.modality, context);
     }
     let Some(model) = &arguments.model else { usage!("--model: nothing to embed with") };
@@ -192,6 +194,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         return sharded::run(&dir, shards, out, arguments, context);
     }
     if let (Some(data), Some(out)) = (&arguments.dataset.data, &arguments.dataset.out) {
+        refuse_url(out)?;
         return embed_dataset(&dir, data, out, arguments, context);
     }
     if arguments.inputs.0.is_empty() {

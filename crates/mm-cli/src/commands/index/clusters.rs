@@ -2,7 +2,7 @@
 
 use super::chosen_vector;
 use crate::{
-    args::store::StoreArgs,
+    args::{output_path::local_path, store::StoreArgs},
     context::{Context, stop_on_interrupt},
     exit::interrupted,
     output,
@@ -34,10 +34,10 @@ pub(super) struct Clusters {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Write the cluster of each vector to this file, one JSON line each (.jsonl).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = local_path())]
     out: Option<PathBuf>,
     /// Write a page with the rows nearest to the centroid of each cluster (.html).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = local_path())]
     report: Option<PathBuf>,
 }
 

@@ -1,7 +1,13 @@
 //! `mm index export`.
 
 use super::print;
-use crate::{args::store::StoreArgs, context::Context, exit::usage, output, progress::ItemProgress};
+use crate::{
+    args::{output_path::local_path, store::StoreArgs},
+    context::Context,
+    exit::usage,
+    output,
+    progress::ItemProgress,
+};
 use anyhow::{Context as _, Result};
 use mm_index::{Filter, Row, Store, Vectors};
 use mm_tasks::{
@@ -25,7 +31,7 @@ pub(super) struct Export {
     store: StoreArgs,
     /// File to write: .jsonl or .parquet (id, payload and text of each row, and its vectors with --modality) or .npy
     /// (vectors; their ids are in .rows.jsonl next to it).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = local_path())]
     out: PathBuf,
     /// Modality whose vectors are written; needed for .npy.
     #[arg(long, value_name = "NAME")]

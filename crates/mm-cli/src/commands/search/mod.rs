@@ -3,7 +3,7 @@
 mod store;
 
 use crate::{
-    args::{files::InputValue, limit::Limit, model::locate},
+    args::{files::InputValue, limit::Limit, model::locate, output_path::local_path},
     context::Context,
     exit::usage,
     output,
@@ -64,7 +64,7 @@ pub(crate) struct Arguments {
     k: Limit,
     /// With FILE.png, save the attention map between the query and the best result (runs trained with
     /// `[cross_attention]`); with --store and without a file, print how the store was searched.
-    #[arg(long, value_name = "FILE.png", num_args = 0..=1, default_missing_value = NO_FILE)]
+    #[arg(long, value_name = "FILE.png", num_args = 0..=1, default_missing_value = NO_FILE, value_parser = local_path())]
     explain: Option<PathBuf>,
     /// Search one split only: train, valid or test.
     #[arg(long)]

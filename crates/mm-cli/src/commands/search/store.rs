@@ -1,7 +1,13 @@
 //! `mm search --store`.
 
 use super::Arguments;
-use crate::{args::dtype::DtypeArgs, commands::index::load_model_of, context::Context, exit::usage, output};
+use crate::{
+    args::{dtype::DtypeArgs, output_path::local_path},
+    commands::index::load_model_of,
+    context::Context,
+    exit::usage,
+    output,
+};
 use anyhow::{Result, bail};
 use mm_core::Device;
 use mm_index::{Answer, Filter, Hit, Method, Model, Query, Step, Store};
@@ -22,7 +28,7 @@ pub(super) struct StoreOptions {
     #[arg(long, value_name = "WORDS", requires = "store", help_heading = HEADING)]
     words: Option<String>,
     /// Write an HTML page with the results, images as thumbnails.
-    #[arg(long, value_name = "FILE.html", requires = "store", help_heading = HEADING)]
+    #[arg(long, value_name = "FILE.html", requires = "store", help_heading = HEADING, value_parser = local_path())]
     report: Option<PathBuf>,
     /// Search by the words of --text too.
     #[arg(long, requires = "store", requires = "text", conflicts_with = "words", help_heading = HEADING)]

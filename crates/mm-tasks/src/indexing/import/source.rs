@@ -40,7 +40,7 @@ pub(super) fn parts(source: &Path, metadata: Option<&Path>) -> Result<(Vec<Part>
     }
     if source.is_dir() {
         let parts = folder_parts(source)?;
-        return Ok((parts, ShardFolder::new(source).provenance()?.map(|provenance| provenance.model)));
+        return Ok((parts, ShardFolder::open(source)?.provenance()?.map(|provenance| provenance.model)));
     }
     match source.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => {

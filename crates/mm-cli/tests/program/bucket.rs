@@ -1,0 +1,205 @@
+//! A server on this machine that speaks as much of S3 and of Google's storage as mm needs, and fails now and then, refuses, and lies.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Output},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Serves the files of a folder as a bucket, path-style: `/bucket/KEY`.
+pub(crate) struct Server {
+    pub(crate) address: String,
+    pub(crate) requests: Arc<Requests>,
+}
+
+#[derive(Default)]
+pub(crate) struct Requests {
+    all: AtomicUsize,
+    pub(crate) downloads: AtomicUsize,
+    pub(crate) failed: AtomicUsize,
+}
+
+impl Server {
+    /// One of so many requests is answered with an error that goes away.
+    pub(crate) fn start(folder: &Path, fail_every: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::new(Requests::default());
+        let (folder, counted) = (folder.to_owned(), requests.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (folder, counted) = (folder.clone(), counted.clone());
+                std::thread::spawn(move || while answer(&stream, &folder, &counted, fail_every).is_some() {});
+            }
+        });
+        Self { address, requests }
+    }
+
+    pub(crate) fn mm(&self, arguments: &[&str], folder: &Path) -> Output {
+        self.mm_with(arguments, folder, &[])
+    }
+
+    pub(crate) fn mm_with(&self, arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Output {
+        self.command(arguments, folder, variables).output().unwrap()
+    }
+
+    /// mm, to which this is S3, Google's storage and the hub.
+    pub(crate) fn command(&self, arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Command {
+        let endpoint = format!("http://{}", self.address);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mm"));
+        command
+            .args(arguments)
+            .current_dir(folder)
+            .env("XDG_CACHE_HOME", folder.join("cache"))
+            .env("NO_PROXY", "127.0.0.1")
+            .env("STORAGE_EMULATOR_HOST", &endpoint)
+            .envs([("AWS_ENDPOINT_URL", endpoint.as_str()), ("HF_ENDPOINT", &endpoint), ("AWS_ALLOW_HTTP", "true")])
+            .envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_REGION", "us-east-1")])
+            .envs(variables.iter().copied());
+        command
+    }
+}
+
+/// Answers a request; none when the client has gone.
+fn answer(mut stream: &TcpStream, folder: &Path, counted: &Requests, fail_every: usize) -> Option<()> {
+    let request = Request::read(stream)?;
+    let number = counted.all.fetch_add(1, Ordering::SeqCst) + 1;
+    let Reply { status, headers, body } = if number.is_multiple_of(fail_every) {
+        counted.failed.fetch_add(1, Ordering::SeqCst);
+        Reply::status(if number.is_multiple_of(2) { "503 Slow Down" } else { "500 Internal Server Error" })
+    } else {
+        reply(&request, folder, counted)
+    };
+    let length =
+        if headers.contains("Content-Length") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}{length}\r\n").as_bytes()).ok()?;
+    if request.method == "HEAD" { Some(()) } else { stream.write_all(&body).ok() }
+}
+
+struct Request {
+    method: String,
+    path: String,
+    query: String,
+    /// Whether it is to write only what is not there.
+    is_new: bool,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn read(mut stream: &TcpStream) -> Option<Self> {
+        let (mut head, mut byte) = (Vec::new(), [0u8; 1]);
+        while !head.ends_with(b"\r\n\r\n") {
+            (stream.read(&mut byte).ok()? == 1).then(|| head.push(byte[0]))?;
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let lowercase = head.to_lowercase();
+        let length = lowercase.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).ok()?;
+        let mut words = head.split(' ');
+        let (method, target) = (words.next()?.to_owned(), words.next()?);
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let is_new =
+            ["if-none-match: *", "x-goog-if-generation-match: 0"].iter().any(|header| lowercase.contains(header));
+        let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?.into_owned();
+        Some(Self { method, path, query: query.to_owned(), is_new, body })
+    }
+}
+
+struct Reply {
+    status: &'static str,
+    headers: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn status(status: &'static str) -> Self {
+        Self { status, headers: String::new(), body: Vec::new() }
+    }
+
+    fn ok(body: impl Into<Vec<u8>>) -> Self {
+        Self { status: "200 OK", headers: String::new(), body: body.into() }
+    }
+
+    fn with(self, headers: &str) -> Self {
+        Self { headers: headers.to_owned(), ..self }
+    }
+}
+
+fn reply(request: &Request, folder: &Path, counted: &Requests) -> Reply {
+    let Request { method, path, query, .. } = request;
+    match (method.as_str(), path.as_str()) {
+        ("POST", "/bucket") if query.starts_with("delete") => return delete(request, folder),
+        ("GET", "/bucket") => return list(query, folder),
+        _ => {}
+    }
+    let key = path.strip_prefix("/bucket/").or_else(|| path.strip_prefix("/datasets/org/name/resolve/main/"));
+    let fixed = "ETag: \"1\"\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n";
+    match (method.as_str(), key) {
+        (_, None) => Reply::status("404 Not Found"),
+        (_, Some(key)) if key.starts_with("secret") => Reply::status("403 Forbidden"),
+        (_, Some("loop.csv")) => Reply::status("302 Found").with("Location: /bucket/loop.csv\r\n"),
+        ("HEAD", Some("lying.csv")) => Reply::ok("").with(&format!("{fixed}Content-Length: 40\r\n")),
+        (_, Some("lying.csv")) => Reply::ok("text\na dog\n").with(fixed),
+        ("PUT", Some(key)) => put(request, &folder.join(key)),
+        ("DELETE", Some(key)) => {
+            let _ = std::fs::remove_file(folder.join(key));
+            Reply::ok("")
+        }
+        (_, Some(key)) => get(method, &folder.join(key), counted),
+    }
+}
+
+fn get(method: &str, path: &Path, counted: &Requests) -> Reply {
+    let Ok(bytes) = std::fs::read(path) else { return Reply::status("404 Not Found") };
+    let Ok(modified) = path.metadata().and_then(|m| m.modified()) else { return Reply::status("404 Not Found") };
+    if method == "GET" {
+        counted.downloads.fetch_add(1, Ordering::SeqCst);
+    }
+    let (tag, date) = (blake3::hash(&bytes).to_hex(), httpdate::fmt_http_date(modified));
+    Reply::ok(bytes).with(&format!("ETag: \"{tag}\"\r\nLast-Modified: {date}\r\n"))
+}
+
+/// Complete or absent, as S3.
+fn put(request: &Request, path: &Path) -> Reply {
+    static WRITES: Mutex<()> = Mutex::new(());
+    let _guard = WRITES.lock().unwrap();
+    if request.is_new && path.exists() {
+        return Reply::status("412 Precondition Failed");
+    }
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path.with_extension("part"), &request.body).unwrap();
+    std::fs::rename(path.with_extension("part"), path).unwrap();
+    Reply::ok("").with("ETag: \"1\"\r\nx-goog-generation: 1\r\n")
+}
+
+/// `DeleteObjects`.
+fn delete(request: &Request, folder: &Path) -> Reply {
+    let text = String::from_utf8_lossy(&request.body);
+    let mut deleted = String::new();
+    for key in text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
+        let _ = std::fs::remove_file(folder.join(key));
+        deleted += &format!("<Deleted><Key>{key}</Key></Deleted>");
+    }
+    Reply::ok(format!("<DeleteResult>{deleted}</DeleteResult>"))
+}
+
+/// `ListObjectsV2` of the files directly below a prefix.
+fn list(query: &str, folder: &Path) -> Reply {
+    let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or("").replace("%2F", "/");
+    let mut contents = String::new();
+    for entry in std::fs::read_dir(folder.join(&prefix)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        contents += &format!(
+            "<Contents><Key>{prefix}{name}</Key><LastModified>2015-10-21T07:28:00Z</LastModified><Size>1</Size></Contents>"
+        );
+    }
+    Reply::ok(format!(
+        "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
+    ))
+}
