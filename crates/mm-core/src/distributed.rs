@@ -9,7 +9,7 @@
 //! process has of the whole batch.
 
 use crate::{DType, Device, Error, Result, Tensor};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use std::{cell::RefCell, rc::Rc};
 
 /// A group of processes. All of them call the same operations in the same order.
@@ -135,6 +135,54 @@ pub fn gather_values<T: Serialize + DeserializeOwned>(group: &dyn ProcessGroup, 
         |e: serde_json::Error| Error::Other(format!("a message of another process cannot be read: {e}").into());
     let texts = group.gather_text(&serde_json::to_string(value).map_err(invalid)?)?;
     texts.iter().map(|text| serde_json::from_str(text).map_err(invalid)).collect()
+}
+
+/// Divides items among the processes, each of which gets the results of all, in the order of the items: an evaluation
+/// takes as long as one process needs for its part. The work computes alone.
+///
+/// # Errors
+/// When the work fails, a process ended or does not come.
+pub fn map_over_ranks<I, T: Serialize + DeserializeOwned, E: From<Error>>(
+    items: impl IntoIterator<Item = I>,
+    mut work: impl FnMut(I) -> Result<T, E>,
+) -> Result<Vec<T>, E> {
+    let Some(group) = process_group() else { return items.into_iter().map(work).collect() };
+    let (rank, world_size) = (group.rank(), group.world_size());
+    let own = items.into_iter().enumerate().filter(|(number, _)| number % world_size == rank);
+    let own: Vec<T> = with_process_group(None, || own.map(|(_, item)| work(item)).collect::<Result<_, E>>())?;
+    let mut all: Vec<_> = gather_values(group.as_ref(), &own)?.into_iter().map(Vec::into_iter).collect();
+    Ok((0..).map_while(|number| all[number % world_size].next()).collect())
+}
+
+/// A tensor among the results of [`map_over_ranks`]: processes send each other its values, bit for bit up to float32.
+#[derive(Debug, Clone)]
+pub struct SentTensor(pub Tensor);
+
+/// What is sent of a tensor.
+#[derive(Serialize, Deserialize)]
+struct TensorMessage {
+    shape: Vec<i64>,
+    dtype: DType,
+    bits: Vec<u32>,
+}
+
+impl Serialize for SentTensor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let message = || -> Result<TensorMessage> {
+            let bits = self.0.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect();
+            Ok(TensorMessage { shape: self.0.shape(), dtype: self.0.dtype()?, bits })
+        };
+        message().map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SentTensor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let TensorMessage { shape, dtype, bits } = TensorMessage::deserialize(deserializer)?;
+        let values: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+        let tensor = Tensor::from_slice(&values).and_then(|t| t.reshape(&shape)?.to_dtype(dtype));
+        tensor.map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// Standard normal numbers of this shape, whose first dimension is that of the own rows: each row gets those that it

@@ -2,7 +2,10 @@
 
 #![cfg(feature = "c10d")]
 
-use mm_core::{DType, Device, Tensor};
+use mm_core::{
+    DType, Device, Tensor,
+    distributed::{SentTensor, map_over_ranks, process_group},
+};
 use mm_dist::{Environment, Error, GradientReducer, Group, ReduceOp, Result, current, spawn_local, spawn_local_with};
 use std::{net::TcpListener, rc::Rc, time::Duration};
 
@@ -26,6 +29,43 @@ fn collective_operations() {
         assert_eq!(found, expected);
     }
     assert!(current().is_none());
+}
+
+#[test]
+fn work_is_divided_and_its_results_keep_their_order() {
+    for (world_size, items) in [(1, 7), (3, 7), (3, 2), (3, 0)] {
+        let results = spawn_local(world_size, |group| {
+            let mut own = Vec::new();
+            let found: Vec<(usize, SentTensor)> = map_over_ranks(0..items, |item| {
+                // Each computes alone.
+                assert!(process_group().is_none());
+                own.push(item);
+                let values = [item as f32 / 3.0, f32::NAN, -0.0, f32::MIN_POSITIVE / 2.0];
+                Ok::<_, mm_core::Error>((item, SentTensor(Tensor::new(values, Device::Cpu)?.reshape(&[2, 2])?)))
+            })?;
+            assert!(own.iter().all(|item| item % world_size == group.rank()), "{own:?}");
+            let values = found.iter().map(|(item, SentTensor(tensor))| {
+                assert_eq!(tensor.shape(), [2, 2]);
+                let bits = tensor.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits);
+                (*item, bits.collect::<Vec<_>>())
+            });
+            Ok(values.collect::<Vec<_>>())
+        });
+        let bits =
+            |item: usize| [item as f32 / 3.0, f32::NAN, -0.0, f32::MIN_POSITIVE / 2.0].map(f32::to_bits).to_vec();
+        let expected: Vec<_> = (0..items).map(|item| (item, bits(item))).collect();
+        assert!(results.unwrap().iter().all(|found| *found == expected));
+    }
+    // An error of one is an error of all.
+    let results = spawn_local(2, |_| {
+        let found: mm_core::Result<Vec<usize>> = map_over_ranks(0..4, |item| match item {
+            3 => Err(mm_core::Error::Sample("item 3 is broken".into())),
+            item => Ok(item),
+        });
+        Ok(found.unwrap_err().to_string())
+    });
+    let texts = results.unwrap();
+    assert!(texts[0].contains("rank 1") && texts[1].contains("item 3 is broken"), "{texts:?}");
 }
 
 #[test]

@@ -8,8 +8,9 @@ use crate::{
     report::Example,
     task::EvaluationReport,
 };
-use mm_core::{Device, Features, Modality, Pooling, Source, Tensor, no_grad};
+use mm_core::{Device, Features, Modality, Pooling, Source, Tensor, distributed::map_over_ranks, no_grad};
 use mm_data::{FailedSample, Manifest, Split, collate};
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::AtomicBool;
 
 /// Rows that are captioned together.
@@ -41,6 +42,7 @@ impl CaptioningEvaluation {
 }
 
 /// The captions of some rows.
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct RowCaptions {
     /// The rows that could be read.
     rows: Vec<usize>,
@@ -60,19 +62,28 @@ fn references(manifest: &Manifest, rows: &[usize]) -> Vec<Vec<String>> {
 }
 
 impl Captioning {
-    /// Captions rows; those that cannot be read are left out.
+    /// Captions rows; those that cannot be read are left out. Processes that train together have a part of the rows each.
     pub(super) fn caption_rows(
         &self,
         manifest: &Manifest,
         rows: &[usize],
         input: &InputFeatures,
     ) -> Result<RowCaptions> {
-        let mut out = RowCaptions { rows: Vec::new(), captions: Vec::new(), failed: Vec::new() };
-        out.failed = self.for_each_batch(manifest, rows, input, |read, features| {
-            out.captions.extend(self.generate(&features, &self.generation())?.into_iter().map(|g| g.text));
-            out.rows.extend(read);
-            Ok(())
+        let batches = map_over_ranks(rows.chunks(BATCH_SIZE), |rows| {
+            let mut batch = RowCaptions::default();
+            batch.failed = self.for_each_batch(manifest, rows, input, |read, features| {
+                batch.captions.extend(self.generate(&features, &self.generation())?.into_iter().map(|g| g.text));
+                batch.rows.extend(read);
+                Ok(())
+            })?;
+            Ok::<_, Error>(batch)
         })?;
+        let mut out = RowCaptions::default();
+        for RowCaptions { rows, captions, failed } in batches {
+            out.rows.extend(rows);
+            out.captions.extend(captions);
+            out.failed.extend(failed);
+        }
         Ok(out)
     }
 

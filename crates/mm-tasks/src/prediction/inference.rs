@@ -8,8 +8,13 @@ use crate::{
     Result,
     batch::{BATCH_SIZE, RowBatch},
 };
-use mm_core::{DType, Device, Modality, Tensor, no_grad};
+use mm_core::{
+    DType, Device, Modality, Tensor,
+    distributed::{SentTensor, map_over_ranks},
+    no_grad,
+};
 use mm_data::{FailedSample, Manifest, collate, group_rows_by_item};
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
 /// Items that are predicted together where the network needs all rows of an item.
@@ -76,24 +81,43 @@ impl Prediction {
         } else {
             rows.chunks(BATCH_SIZE).map(<[usize]>::to_vec).collect()
         };
-        let mut collected = Collector::default();
+        // Processes that train together have a part of the batches each.
+        let outputs = map_over_ranks(batches, |rows| self.predict_batch(manifest, rows, inputs, options))?;
+        collect(outputs, self.target.num_outputs())
+    }
+
+    fn predict_batch(
+        &self,
+        manifest: &Manifest,
+        rows: Vec<usize>,
+        inputs: &PreparedInputs,
+        options: InferenceOptions<'_>,
+    ) -> Result<BatchOutputs> {
         let forward = ForwardOptions { train: false, feature_noise: options.feature_noise, saliency: options.saliency };
-        let device = self.params.device();
-        for rows in batches {
-            let items: Vec<String> = rows.iter().map(|r| manifest.rows[*r].item.clone()).collect();
-            let Batch { input, present, failed } = read_batch(manifest, &rows, &items, inputs, options.exclude)?;
-            let outputs = if input.parts.is_empty() {
-                Outputs::without_input(rows.len(), self.target.num_outputs())?
+        let items: Vec<String> = rows.iter().map(|r| manifest.rows[*r].item.clone()).collect();
+        let Batch { input, present, failed } = read_batch(manifest, &rows, &items, inputs, options.exclude)?;
+        let outputs = if input.parts.is_empty() {
+            Outputs::without_input(rows.len(), self.target.num_outputs())?
+        } else {
+            no_grad(|| self.network.forward(&input, self.params.device(), forward))?
+        };
+        let fused = outputs.fused.to_device(Device::Cpu)?;
+        let mut unimodal = BTreeMap::new();
+        for modality in self.network.branches.keys().filter(|_| self.config.has_unimodal_heads()) {
+            let (logits, flags) = if let Some(head) = outputs.unimodal.get(modality) {
+                (head.logits.to_device(Device::Cpu)?, head.present.to_device(Device::Cpu)?)
             } else {
-                no_grad(|| self.network.forward(&input, device, forward))?
+                // No row of the batch has the modality.
+                let zeros = fused.zeros_like()?;
+                let flags = zeros.select(1, 0)?;
+                (zeros, flags)
             };
-            if options.saliency {
-                collected.saliency.extend(outputs.saliency(rows.len())?);
-            }
-            let modalities = self.network.branches.keys().filter(|_| self.config.has_unimodal_heads());
-            collected.add(rows, present, failed, &outputs, modalities)?;
+            unimodal.insert(modality.clone(), (SentTensor(logits), SentTensor(flags)));
         }
-        collected.finish(self.target.num_outputs())
+        let weights = outputs.modality_weights.iter().map(|(m, weights)| Ok((m.clone(), weights.to_vec::<f64>()?)));
+        let modality_weights = weights.collect::<Result<_>>()?;
+        let saliency = if options.saliency { outputs.saliency(rows.len())? } else { Vec::new() };
+        Ok(BatchOutputs { rows, fused: SentTensor(fused), unimodal, present, modality_weights, failed, saliency })
     }
 }
 
@@ -118,68 +142,50 @@ fn read_batch<'a>(
     Ok(Batch { input: NetworkInput { parts, precomputed: &inputs.precomputed, items }, present, failed })
 }
 
-/// Outputs of several batches.
-#[derive(Default)]
-struct Collector {
+/// The outputs for one batch, on the CPU; otherwise as [`RowOutputs`].
+#[derive(Serialize, Deserialize)]
+struct BatchOutputs {
     rows: Vec<usize>,
-    fused: Vec<Tensor>,
-    unimodal: BTreeMap<Modality, (Vec<Tensor>, Vec<Tensor>)>,
+    fused: SentTensor,
+    unimodal: BTreeMap<Modality, (SentTensor, SentTensor)>,
     present: Vec<Vec<Modality>>,
     modality_weights: BTreeMap<Modality, Vec<f64>>,
     failed: Vec<FailedSample>,
     saliency: Vec<Saliency>,
 }
 
-impl Collector {
-    /// Adds a batch; `modalities` are those with a unimodal head.
-    fn add<'a>(
-        &mut self,
-        rows: Vec<usize>,
-        present: Vec<Vec<Modality>>,
-        failed: Vec<FailedSample>,
-        outputs: &Outputs,
-        modalities: impl Iterator<Item = &'a Modality>,
-    ) -> Result<()> {
-        let fused = outputs.fused.to_device(Device::Cpu)?;
-        for modality in modalities {
-            let (logits, flags) = if let Some(head) = outputs.unimodal.get(modality) {
-                (head.logits.to_device(Device::Cpu)?, head.present.to_device(Device::Cpu)?)
-            } else {
-                // No row of the batch has the modality.
-                let zeros = fused.zeros_like()?;
-                let flags = zeros.select(1, 0)?;
-                (zeros, flags)
-            };
-            let own = self.unimodal.entry(modality.clone()).or_default();
-            own.0.push(logits);
-            own.1.push(flags);
+/// The outputs of several batches.
+fn collect(batches: Vec<BatchOutputs>, num_outputs: i64) -> Result<RowOutputs> {
+    let cat = |tensors: Vec<Tensor>| Tensor::cat(&tensors.iter().collect::<Vec<_>>(), 0);
+    let (mut fused, mut unimodal) = (Vec::new(), BTreeMap::<Modality, (Vec<Tensor>, Vec<Tensor>)>::new());
+    let mut all = RowOutputs {
+        rows: Vec::new(),
+        fused: Tensor::zeros(&[0, num_outputs], DType::F32, Device::Cpu)?,
+        unimodal: BTreeMap::new(),
+        present: Vec::new(),
+        modality_weights: BTreeMap::new(),
+        failed: Vec::new(),
+        saliency: Vec::new(),
+    };
+    for batch in batches {
+        for (modality, (logits, flags)) in batch.unimodal {
+            let own = unimodal.entry(modality).or_default();
+            own.0.push(logits.0);
+            own.1.push(flags.0);
         }
-        for (modality, weights) in &outputs.modality_weights {
-            self.modality_weights.entry(modality.clone()).or_default().extend(weights.to_vec::<f64>()?);
+        for (modality, weights) in batch.modality_weights {
+            all.modality_weights.entry(modality).or_default().extend(weights);
         }
-        self.fused.push(fused);
-        self.rows.extend(rows);
-        self.present.extend(present);
-        self.failed.extend(failed);
-        Ok(())
+        fused.push(batch.fused.0);
+        all.rows.extend(batch.rows);
+        all.present.extend(batch.present);
+        all.failed.extend(batch.failed);
+        all.saliency.extend(batch.saliency);
     }
-
-    fn finish(self, num_outputs: i64) -> Result<RowOutputs> {
-        let cat = |tensors: Vec<Tensor>| Tensor::cat(&tensors.iter().collect::<Vec<_>>(), 0);
-        let fused = if self.fused.is_empty() {
-            Tensor::zeros(&[0, num_outputs], DType::F32, Device::Cpu)?
-        } else {
-            cat(self.fused)?
-        };
-        let unimodal = self.unimodal.into_iter().map(|(m, (logits, flags))| Ok((m, (cat(logits)?, cat(flags)?))));
-        Ok(RowOutputs {
-            rows: self.rows,
-            fused,
-            unimodal: unimodal.collect::<Result<_>>()?,
-            present: self.present,
-            modality_weights: self.modality_weights,
-            failed: self.failed,
-            saliency: self.saliency,
-        })
+    if !fused.is_empty() {
+        all.fused = cat(fused)?;
     }
+    let unimodal = unimodal.into_iter().map(|(m, (logits, flags))| Ok((m, (cat(logits)?, cat(flags)?))));
+    all.unimodal = unimodal.collect::<Result<_>>()?;
+    Ok(all)
 }

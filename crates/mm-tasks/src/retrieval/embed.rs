@@ -5,9 +5,13 @@ use crate::{
     Error, ProgressFn, Result,
     batch::{BATCH_SIZE, SampleBatch, failed_sample},
 };
-use mm_core::{Device, Modality, Processor, Source, Tensor};
+use mm_core::{
+    Device, Modality, Processor, Source, Tensor,
+    distributed::{SentTensor, map_over_ranks},
+};
 use mm_data::{FailedSample, Manifest, Split};
 use mm_train::Run;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -37,6 +41,18 @@ pub struct Entry {
     pub language: Option<String>,
     /// The value.
     pub source: Source,
+}
+
+/// The embeddings of a batch of values.
+#[derive(Serialize, Deserialize)]
+struct EmbeddedChunk {
+    /// The row of each, and its index among the row's values.
+    values: Vec<(usize, usize)>,
+    /// `[read, embed_dim]`; none where no value could be read.
+    vectors: Option<SentTensor>,
+    /// Which of the values could be read.
+    read: Vec<usize>,
+    failed: Vec<FailedSample>,
 }
 
 impl Retrieval {
@@ -85,24 +101,46 @@ impl Retrieval {
             _ => 0,
         };
         entries.sort_by_cached_key(|e| (size(&e.source), e.row));
+        let chunks =
+            map_over_ranks(entries.chunks(BATCH_SIZE), |chunk| self.embed_chunk(manifest, modality, processor, chunk))?;
         let (mut vectors, mut read) = (Vec::new(), Vec::new());
-        for chunk in entries.chunks(BATCH_SIZE) {
-            let batch = SampleBatch::read(processor, &chunk.iter().map(|e| &e.source).collect::<Vec<_>>());
-            for (index, error) in &batch.failed {
-                let row = &manifest.rows[chunk[*index].row];
-                tracing::warn!("left out: row {}, {modality}: {error}", row.number);
-                failed.push(failed_sample(row, modality, error));
+        for (chunk, embedded) in entries.chunks(BATCH_SIZE).zip(chunks) {
+            if !embedded.values.iter().copied().eq(chunk.iter().map(|e| (e.row, e.value))) {
+                let found = format!("other files of {modality} than another process does");
+                return Err(Error::invalid("data", found, "the same files in all processes"));
             }
-            if let Some(input) = batch.collate(processor)? {
-                vectors.push(self.embed_input(modality, &input)?.to_device(Device::Cpu)?);
-                read.extend(batch.indices.iter().map(|n| chunk[*n].clone()));
-            }
+            failed.extend(embedded.failed);
+            vectors.extend(embedded.vectors.map(|SentTensor(vectors)| vectors));
+            read.extend(embedded.read.iter().map(|n| chunk[*n].clone()));
         }
         if vectors.is_empty() {
             return Ok(None);
         }
         let vectors = Tensor::cat(&vectors.iter().collect::<Vec<_>>(), 0)?;
         Ok(Some(EmbeddedSplit { vectors, entries: read }))
+    }
+
+    fn embed_chunk(
+        &self,
+        manifest: &Manifest,
+        modality: &Modality,
+        processor: &dyn Processor,
+        chunk: &[Entry],
+    ) -> Result<EmbeddedChunk> {
+        let batch = SampleBatch::read(processor, &chunk.iter().map(|e| &e.source).collect::<Vec<_>>());
+        let mut failed = Vec::new();
+        for (index, error) in &batch.failed {
+            let row = &manifest.rows[chunk[*index].row];
+            tracing::warn!("left out: row {}, {modality}: {error}", row.number);
+            failed.push(failed_sample(row, modality, error));
+        }
+        let vectors = match batch.collate(processor)? {
+            Some(input) => Some(SentTensor(self.embed_input(modality, &input)?.to_device(Device::Cpu)?)),
+            None => None,
+        };
+        let read = if vectors.is_some() { batch.indices } else { Vec::new() };
+        let values = chunk.iter().map(|e| (e.row, e.value)).collect();
+        Ok(EmbeddedChunk { values, vectors, read, failed })
     }
 
     /// Writes the training embeddings of the modality of `[memory]`, under the best weights, into a run folder.

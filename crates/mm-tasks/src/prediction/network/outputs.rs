@@ -5,6 +5,7 @@ use mm_core::{
     AttentionStep, DType, Device, Modality, Result, Tensor,
     distributed::{gather_rows, mean_by_count},
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The outputs for the rows of a batch.
@@ -82,7 +83,7 @@ fn by_row(map: &AttentionStep) -> Result<Vec<Vec<f32>>> {
 }
 
 /// How much each position of a row's inputs contributed to its prediction.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Saliency {
     /// Grad-CAM of the predicted output over the positions of each modality; sums to 1.
     ///
