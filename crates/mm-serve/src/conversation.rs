@@ -5,11 +5,11 @@ use mm_core::{Modality, Source};
 use serde_json::{Value, json};
 
 /// A conversation.
-pub(super) struct Conversation {
+pub(crate) struct Conversation {
     /// Messages with `role` and `content`.
-    pub(super) messages: Value,
+    pub(crate) messages: Value,
     /// The images and videos, in the order of the messages.
-    pub(super) media: Vec<(Modality, Source)>,
+    pub(crate) media: Vec<(Modality, Source)>,
 }
 
 /// Images and videos of a conversation: each is decoded, and takes a part of the model's positions.
@@ -21,7 +21,7 @@ const MEDIA: [(&str, Modality, &str); 2] =
 
 impl Conversation {
     /// Reads messages in OpenAI's form.
-    pub(super) async fn read(state: &AppState, messages: &[Value]) -> Result<Self, ApiError> {
+    pub(crate) async fn read(state: &AppState, messages: &[Value]) -> Result<Self, ApiError> {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "none", "at least one message"));
         }

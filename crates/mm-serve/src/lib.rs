@@ -3,6 +3,7 @@
 mod auth;
 mod blocking;
 mod config;
+mod conversation;
 mod embed;
 mod engine;
 mod error;

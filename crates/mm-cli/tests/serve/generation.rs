@@ -85,6 +85,64 @@ fn a_conversation_is_continued_at_once_or_in_parts() {
     refused(json!({"messages": [{"role": "user", "content": "the quick ".repeat(3000)}]}), 400, "positions");
 }
 
+/// Number of batches of texts or vectors, and of their rows.
+fn batches(server: &Server) -> (f64, f64) {
+    let metrics = server.get("/metrics").text;
+    // A line for each model.
+    let value = |name: &str| {
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    (value("mm_batch_rows_count"), value("mm_batch_rows_sum"))
+}
+
+#[test]
+fn concurrent_requests_for_texts_are_one_batch_and_each_gets_its_own() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let models = [model("caption", "mm-reason", "blip-caption"), model("qwen", "mm-reason", "qwen2_vl-image")];
+    let server = Server::start(&["--model", &models[0], "--model", &models[1]], folder, &[]);
+    let picture = |n: usize| data_uri(&folder.join(format!("{}.png", n % 6)), "image/png");
+    let caption = |n: usize| {
+        // Prompts of different lengths, two sets of options, and a request that is wrong.
+        let prompt = ["", "the", "the quick"][n % 3];
+        let image = if n == 5 { "bm90IGFuIGltYWdl".to_owned() } else { picture(n) };
+        let body = json!({"model": "caption", "image": image, "prompt": prompt, "max_new_tokens": 3 + n % 2});
+        let answer = server.post("/caption", &body);
+        if n == 5 { Value::from(answer.status) } else { answer.json() }
+    };
+    let chat = |n: usize| {
+        let mut content = vec![json!({"type": "text", "text": "the quick dog ".repeat(1 + n % 3)})];
+        if n % 3 > 0 {
+            content.insert(0, json!({"type": "image_url", "image_url": {"url": picture(n)}}));
+        }
+        let messages = json!([{"role": "user", "content": content}]);
+        let body = json!({"model": "qwen", "max_tokens": 5, "temperature": 0, "messages": messages});
+        let answer = server.post("/v1/chat/completions", &body).json();
+        json!([answer["choices"], answer["usage"]])
+    };
+    for ask in [&caption as &(dyn Fn(usize) -> Value + Sync), &chat] {
+        let alone: Vec<Value> = (0..18).map(ask).collect();
+        let before = batches(&server);
+        let together: Vec<Value> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..18).map(|n| scope.spawn(move || ask(n))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let after = batches(&server);
+        for (alone, together) in alone.iter().zip(&together) {
+            let text = |value: &Value| {
+                let mut value = value.clone();
+                // Rounding of another batch.
+                value.as_object_mut().map(|object| object.remove("score"));
+                value
+            };
+            assert_eq!(text(alone), text(together));
+        }
+        let (count, rows) = (after.0 - before.0, after.1 - before.1);
+        assert!(count < rows, "{rows} texts in {count} batches");
+    }
+}
+
 #[test]
 fn speech_is_transcribed_in_every_format() {
     let workspace = Workspace::new();

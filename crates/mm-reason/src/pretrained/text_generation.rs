@@ -52,20 +52,23 @@ impl Pipeline {
         on_token: OnToken<'_>,
     ) -> Result<Vec<Vec<Generation>>> {
         let prompt = self.prompt(media, request)?;
-        let prefix: &[i64] = if prompt.part_of_output { &prompt.decoder_input_ids } else { &[] };
-        let decode = |sequence: GeneratedSequence| {
-            let text = self.tokenizer.decode(&[prefix, &sequence.token_ids].concat())?;
-            Ok(Generation {
-                text: config.truncate_at_stop(text),
-                score: sequence.score,
-                log_prob: sequence.log_prob,
-                finished: sequence.finished,
-                num_tokens: sequence.token_ids.len(),
-                num_prompt_tokens: prompt.decoder_input_ids.len(),
-            })
-        };
         let sequences = self.generate_from_prompts(&[(media, &prompt)], config, processors, on_token)?;
-        sequences.into_iter().map(|row| row.into_iter().map(decode).collect()).collect()
+        let decode = |row: Vec<GeneratedSequence>| row.into_iter().map(|s| self.decode(&prompt, s, config)).collect();
+        sequences.into_iter().map(decode).collect()
+    }
+
+    /// The text of a sequence.
+    fn decode(&self, prompt: &Prompt, sequence: GeneratedSequence, config: &GenerationConfig) -> Result<Generation> {
+        let prefix: &[i64] = if prompt.part_of_output { &prompt.decoder_input_ids } else { &[] };
+        let text = self.tokenizer.decode(&[prefix, &sequence.token_ids].concat())?;
+        Ok(Generation {
+            text: config.truncate_at_stop(text),
+            score: sequence.score,
+            log_prob: sequence.log_prob,
+            finished: sequence.finished,
+            num_tokens: sequence.token_ids.len(),
+            num_prompt_tokens: prompt.decoder_input_ids.len(),
+        })
     }
 
     /// Like [`Self::generate_text`], but returns token ids.
@@ -88,13 +91,37 @@ impl Pipeline {
         rows: &[(Option<&EncodedMedia>, Request<'_>)],
         config: &GenerationConfig,
     ) -> Vec<Result<Vec<GeneratedSequence>>> {
-        let single = |(media, request): &(Option<&EncodedMedia>, Request<'_>)| {
-            let found = self.generate(*media, *request, config, &LogitsProcessors::default(), &mut |_, _| {})?;
-            Ok(found.into_iter().next().unwrap_or_default())
+        let found = self.generate_rows(rows, config, &LogitsProcessors::default(), &mut |_, _| {});
+        found.into_iter().map(|row| row.map(|(_, sequences)| sequences)).collect()
+    }
+
+    /// Like [`Self::generate_batch`], but returns the best text of each row. `on_token` is called with the number of a
+    /// row and each of its tokens.
+    pub fn generate_text_batch(
+        &self,
+        rows: &[(Option<&EncodedMedia>, Request<'_>)],
+        config: &GenerationConfig,
+        processors: &LogitsProcessors<'_>,
+        on_token: OnToken<'_>,
+    ) -> Vec<Result<Generation>> {
+        let decode = |row: Result<(Prompt, Vec<GeneratedSequence>)>| {
+            let (prompt, sequences) = row?;
+            let Some(best) = sequences.into_iter().next() else {
+                return Err(Error::invalid_argument("number of sequences", "none", "at least one"));
+            };
+            self.decode(&prompt, best, config)
         };
-        if config.do_sample || rows.len() < 2 {
-            return rows.iter().map(single).collect();
-        }
+        self.generate_rows(rows, config, processors, on_token).into_iter().map(decode).collect()
+    }
+
+    /// The prompt and the sequences of each row.
+    fn generate_rows(
+        &self,
+        rows: &[(Option<&EncodedMedia>, Request<'_>)],
+        config: &GenerationConfig,
+        processors: &LogitsProcessors<'_>,
+        on_token: OnToken<'_>,
+    ) -> Vec<Result<(Prompt, Vec<GeneratedSequence>)>> {
         let prompt = |(media, request): &(Option<&EncodedMedia>, Request<'_>)| {
             let prompt = self.prompt(*media, *request)?;
             self.check_length(&prompt, config)?;
@@ -103,22 +130,36 @@ impl Pipeline {
         let prompts: Vec<Result<Prompt>> = rows.iter().map(prompt).collect();
         let mut lengths = prompts.iter().flatten().map(|p| p.decoder_input_ids.len());
         let first = lengths.next();
-        if (config.max_length.is_some() || config.min_length > 0) && lengths.any(|length| Some(length) != first) {
-            // Each prompt leaves another number of new tokens.
-            return rows.iter().map(single).collect();
-        }
-        let valid: Vec<_> =
-            rows.iter().zip(&prompts).filter_map(|((media, _), p)| Some((*media, p.as_ref().ok()?))).collect();
-        if valid.is_empty() {
-            return prompts.into_iter().map(|p| p.map(|_| Vec::new())).collect();
-        }
-        match self.generate_from_prompts(&valid, config, &LogitsProcessors::default(), &mut |_, _| {}) {
-            Ok(sequences) => {
-                let mut sequences = sequences.into_iter();
-                prompts.into_iter().map(|p| p.map(|_| sequences.next().unwrap_or_default())).collect()
+        // Where lengths are limited with the prompt's, each prompt leaves another number of new tokens.
+        let differ = (config.max_length.is_some() || config.min_length > 0) && lengths.any(|n| Some(n) != first);
+        if rows.len() > 1 && !config.do_sample && !differ {
+            let (mut numbers, mut valid) = (Vec::new(), Vec::new());
+            for (number, ((media, _), prompt)) in rows.iter().zip(&prompts).enumerate() {
+                if let Ok(prompt) = prompt {
+                    numbers.push(number);
+                    valid.push((*media, prompt));
+                }
             }
-            Err(_) => rows.iter().map(single).collect(),
+            if valid.is_empty() {
+                return prompts.into_iter().map(|p| p.map(|p| (p, Vec::new()))).collect();
+            }
+            let of_row = &mut |number: usize, token: i64| on_token(numbers[number], token);
+            if let Ok(sequences) = self.generate_from_prompts(&valid, config, processors, of_row) {
+                let mut sequences = sequences.into_iter();
+                let mut next = || sequences.next().unwrap_or_default();
+                return prompts.into_iter().map(|p| p.map(|p| (p, next()))).collect();
+            }
+            // What is wrong with one row is no error of the others.
         }
+        let mut found = Vec::with_capacity(rows.len());
+        for (number, ((media, _), prompt)) in rows.iter().zip(prompts).enumerate() {
+            found.push(prompt.and_then(|prompt| {
+                let of_row = &mut |_: usize, token: i64| on_token(number, token);
+                let own = self.generate_from_prompts(&[(*media, &prompt)], config, processors, of_row)?;
+                Ok((prompt, own.into_iter().next().unwrap_or_default()))
+            }));
+        }
+        found
     }
 
     /// Maximum batch size: at most 16 rows, whose key/value caches of a thousand tokens each stay within 1 GB.

@@ -1,6 +1,6 @@
 //! How jobs that wait become one batch.
 
-use super::job::{EmbedJob, Job};
+use super::job::{EmbedJob, GenerateJob, Job};
 use std::collections::VecDeque;
 
 /// What one batch may hold.
@@ -29,6 +29,23 @@ pub(super) fn complete(first: EmbedJob, waiting: &mut VecDeque<Job>, budget: Bud
                 longest = longest.max(job.longest);
                 batch.push(job);
             }
+            job => left.push_back(job),
+        }
+    }
+    *waiting = left;
+    batch
+}
+
+/// Texts that are generated together.
+const MAX_TEXTS: usize = 16;
+
+/// The first text with those behind it. Others keep their places.
+pub(super) fn texts(first: GenerateJob, waiting: &mut VecDeque<Job>) -> Vec<GenerateJob> {
+    let mut batch = vec![first];
+    let mut left = VecDeque::with_capacity(waiting.len());
+    while let Some(job) = waiting.pop_front() {
+        match job {
+            Job::Generate(job) if batch.len() < MAX_TEXTS => batch.push(job),
             job => left.push_back(job),
         }
     }

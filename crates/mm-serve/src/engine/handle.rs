@@ -1,12 +1,13 @@
 //! A model as requests see it: what it is, and how work gets to its thread.
 
 use super::{
-    job::{EmbedJob, Job},
+    job::{EmbedJob, GenerateJob, Job, Overrides, Prompt},
     model::{Capability, LoadedModel},
     queue::Queue,
 };
 use crate::error::{ApiError, Kind};
 use mm_core::{Modality, Processor};
+use mm_reason::Generation;
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
@@ -89,6 +90,17 @@ impl ModelHandle {
         Ok(answer)
     }
 
+    /// Asks for the text of a prompt, which is generated in a batch with those of other requests. It is not generated where the client has gone before.
+    pub(crate) fn generate(
+        &self,
+        prompt: Prompt,
+        overrides: Overrides,
+    ) -> Result<impl Future<Output = Result<Generation, ApiError>> + use<>, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.push(Job::Generate(GenerateJob { prompt, overrides, reply }))?;
+        Ok(async { answer.await.map_err(|_| no_result())? })
+    }
+
     /// The result of any other computation, which is skipped where the client has gone before it begins.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
@@ -100,7 +112,7 @@ impl ModelHandle {
                 drop(reply.send(model.and_then(compute)));
             }
         })))?;
-        answer.await.map_err(|_| ApiError::internal("the model's thread gave no result"))?
+        answer.await.map_err(|_| no_result())?
     }
 
     /// Work whose results go elsewhere, for instance into a stream.
@@ -116,4 +128,9 @@ impl ModelHandle {
         let closed = |_| ApiError::new(Kind::Unavailable, "the server is about to stop");
         self.queue.push(job).map_err(closed)
     }
+}
+
+/// The error of a computation that panicked.
+fn no_result() -> ApiError {
+    ApiError::internal("the model's thread gave no result")
 }

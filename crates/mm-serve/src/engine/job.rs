@@ -1,8 +1,10 @@
 //! What a model is asked for.
 
 use super::model::LoadedModel;
-use crate::error::ApiError;
-use mm_core::{Modality, Pooling, SendTensor};
+use crate::{conversation::Conversation, error::ApiError};
+use mm_core::{Modality, Pooling, SendTensor, Source};
+use mm_reason::{Generation, generate::GenerationConfig};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Vectors to be computed for the samples of one request.
@@ -17,12 +19,31 @@ pub(crate) struct EmbedJob {
     pub(crate) reply: oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>,
 }
 
+/// What a text is generated for.
+pub(crate) enum Prompt {
+    /// The caption of an image or video, and how it begins.
+    Caption { modality: Modality, source: Source, start: Option<String> },
+    /// The next message of a conversation.
+    Chat(Arc<Conversation>),
+}
+
+/// The options of a request, over those of the model.
+pub(crate) type Overrides = Box<dyn FnOnce(&GenerationConfig) -> Result<GenerationConfig, ApiError> + Send + 'static>;
+
+/// A text to be generated.
+pub(super) struct GenerateJob {
+    pub(super) prompt: Prompt,
+    pub(super) overrides: Overrides,
+    pub(super) reply: oneshot::Sender<Result<Generation, ApiError>>,
+}
+
 /// Anything else that a model computes; it knows itself whether its client has gone. It receives the error where the
 /// model cannot be loaded again.
 pub(super) type CallJob = Box<dyn FnOnce(Result<&mut LoadedModel, ApiError>) + Send>;
 
 pub(super) enum Job {
     Embed(EmbedJob),
+    Generate(GenerateJob),
     Call(CallJob),
     /// Another model needs its memory.
     Unload,
@@ -34,6 +55,8 @@ pub(super) enum Job {
 pub(super) enum Work {
     /// Jobs of one modality and pooling, as one batch.
     Embed(Vec<EmbedJob>),
+    /// Texts, of which those with the same options are one batch.
+    Generate(Vec<GenerateJob>),
     Call(CallJob),
     Unload,
     Reload,

@@ -9,10 +9,11 @@ mod model;
 mod pool;
 mod queue;
 mod reload;
+mod texts;
 mod worker;
 
 pub(crate) use context::LoadContext;
 pub(crate) use handle::{ModelHandle, ModelInfo};
-pub(crate) use job::EmbedJob;
+pub(crate) use job::{EmbedJob, Prompt};
 pub(crate) use model::{Capability, LoadedModel};
 pub(crate) use pool::ModelPool;

@@ -55,12 +55,17 @@ impl Queue {
     pub(super) fn take(&self, budget: Budget) -> Option<Work> {
         let mut state = self.state();
         loop {
-            state.jobs.retain(|job| !matches!(job, Job::Embed(job) if job.reply.is_closed()));
+            state.jobs.retain(|job| match job {
+                Job::Embed(job) => !job.reply.is_closed(),
+                Job::Generate(job) => !job.reply.is_closed(),
+                _ => true,
+            });
             match state.jobs.pop_front() {
                 Some(Job::Call(call)) => return Some(Work::Call(call)),
                 Some(Job::Unload) => return Some(Work::Unload),
                 Some(Job::Reload) => return Some(Work::Reload),
                 Some(Job::Embed(first)) => return Some(Work::Embed(batch::complete(first, &mut state.jobs, budget))),
+                Some(Job::Generate(first)) => return Some(Work::Generate(batch::texts(first, &mut state.jobs))),
                 None if state.closed => return None,
                 None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
             }

@@ -7,6 +7,7 @@ use super::{
     job::{EmbedJob, Work},
     memory::{Memory, weight_bytes},
     model::{Capability, LoadResult, LoadedModel},
+    texts,
 };
 use crate::{
     Error,
@@ -77,6 +78,13 @@ impl Worker<'_> {
                 Ok(_) => self.embed(jobs),
                 Err(error) => jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone())))),
             },
+            Work::Generate(jobs) => {
+                let name = self.handle.name.clone();
+                match self.model() {
+                    Ok(model) => texts::generate(model, jobs, &name),
+                    Err(error) => jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone())))),
+                }
+            }
             Work::Call(call) => call(self.model()),
         }
     }

@@ -2,17 +2,14 @@
 
 use super::body::Body;
 use crate::{
-    engine::{Capability, LoadedModel},
+    engine::{Capability, Prompt},
     error::ApiError,
     media::read_source,
     state::Shared,
 };
 use axum::{Json, extract::State};
 use mm_core::{Modality, Source};
-use mm_reason::{
-    Generation, Request,
-    generate::{GenerationConfig, LogitsProcessors},
-};
+use mm_reason::generate::GenerationConfig;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -87,34 +84,16 @@ pub(crate) async fn caption(
     if let Some(beams) = beams.filter(|beams| !(1..=16).contains(beams)) {
         return Err(ApiError::invalid("num_beams", beams, "1 to 16"));
     }
-    let override_config = move |base: &GenerationConfig| GenerationConfig {
-        max_new_tokens: max.unwrap_or(base.max_new_tokens),
-        max_length: base.max_length.filter(|_| max.is_none()),
-        num_beams: beams.unwrap_or(base.num_beams),
-        num_return_sequences: 1,
-        ..base.clone()
-    };
-    let caption: Generation = model
-        .call(move |model| match model {
-            LoadedModel::Generator(pipeline) => {
-                let media = pipeline.encode_media(&modality, &[source])?;
-                let config = override_config(&pipeline.generation);
-                let request = Request::Caption(prompt.as_deref());
-                let processors = LogitsProcessors::default();
-                let rows = pipeline.generate_text(Some(&media), request, &config, &processors, &mut |_, _| {})?;
-                rows.into_iter().flatten().next().ok_or_else(|| ApiError::internal("the model generated nothing"))
-            }
-            LoadedModel::Captioning(_) if prompt.is_some() => {
-                Err(ApiError::invalid("prompt", "a text", "none: a captioning run takes no prompt"))
-            }
-            LoadedModel::Captioning(run) => {
-                let config = override_config(&run.generation());
-                let mut captions = run.describe(&[source], &config)?;
-                captions.pop().ok_or_else(|| ApiError::internal("the run generated nothing"))
-            }
-            _ => Err(ApiError::internal("a model that does not caption was asked to")),
+    let overrides = move |base: &GenerationConfig| {
+        Ok(GenerationConfig {
+            max_new_tokens: max.unwrap_or(base.max_new_tokens),
+            max_length: base.max_length.filter(|_| max.is_none()),
+            num_beams: beams.unwrap_or(base.num_beams),
+            num_return_sequences: 1,
+            ..base.clone()
         })
-        .await?;
+    };
+    let caption = model.generate(Prompt::Caption { modality, source, start: prompt }, Box::new(overrides))?.await?;
     Ok(Json(CaptionResponse {
         text: caption.text.trim().to_owned(),
         score: caption.score,

@@ -1,8 +1,9 @@
 //! `/v1/chat/completions`.
 
-use super::{conversation::Conversation, generation::GenerationOptions};
+use super::generation::GenerationOptions;
 use crate::{
-    engine::{Capability, LoadedModel, ModelHandle},
+    conversation::Conversation,
+    engine::{Capability, LoadedModel, ModelHandle, Prompt},
     error::ApiError,
     routes::{body::Body, middleware::Permit},
     state::Shared,
@@ -95,31 +96,23 @@ pub(crate) async fn chat(
         let config = move |base: &GenerationConfig| options.over(base, &limits, true);
         return stream(model, completion, conversation, config, permit);
     }
-    let config = move |base: &GenerationConfig| options.over(base, &limits, false);
-    let gone = Arc::new(AtomicBool::new(false));
-    // This function is dropped where it waits when the client goes away.
-    let _guard = SetOnDrop(gone.clone());
-    let answers = model
-        .call(move |model| {
-            let pipeline = pipeline(model)?;
-            let config = config(&pipeline.generation)?;
-            let choice = |number: usize| {
-                let config = GenerationConfig { seed: config.seed.wrapping_add(number as u64), ..config.clone() };
-                generate(pipeline, &conversation, &config, &gone, &mut |_| {})
-            };
-            (0..choices).map(choice).collect::<Result<Vec<_>, _>>()
-        })
-        .await?;
-    Ok(Json(completion.whole(&answers)).into_response())
-}
-
-/// Sets a flag when it is dropped.
-struct SetOnDrop(Arc<AtomicBool>);
-
-impl Drop for SetOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+    let conversation = Arc::new(conversation);
+    let ask = |number: usize| {
+        let (options, limits) = (options.clone(), limits.clone());
+        let overrides = move |base: &GenerationConfig| {
+            let config = options.over(base, &limits, false)?;
+            // What is not sampled has no seed, and is generated together with other requests'.
+            let seed = if config.do_sample { config.seed.wrapping_add(number as u64) } else { 0 };
+            Ok(GenerationConfig { seed, ..config })
+        };
+        model.generate(Prompt::Chat(conversation.clone()), Box::new(overrides))
+    };
+    let asked = (0..choices).map(ask).collect::<Result<Vec<_>, _>>()?;
+    let mut answers = Vec::with_capacity(choices);
+    for answer in asked {
+        answers.push(answer.await?);
     }
+    Ok(Json(completion.whole(&answers)).into_response())
 }
 
 /// A completion's own fields.
