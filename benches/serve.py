@@ -157,12 +157,14 @@ def make_whisper(folder):
     fixture = pathlib.Path(__file__).parent.parent / "crates/mm-reason/tests/fixtures/whisper-multilingual"
     tokens = json.loads((fixture / "config.json").read_text())
     ids = {key: tokens[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")}
-    # Whisper base; the words of the vocabulary that its tokenizer lacks are never generated.
+    # Whisper base; special tokens, and those that its tokenizer lacks, are never generated.
     sizes = dict(d_model=512, encoder_layers=6, decoder_layers=6, encoder_attention_heads=8, decoder_attention_heads=8, encoder_ffn_dim=2048, decoder_ffn_dim=2048)
     config = tf.WhisperConfig(**sizes, **ids, vocab_size=51865)
     model = tf.WhisperForConditionalGeneration(config)
     generation = json.loads((fixture / "generation_config.json").read_text())
-    generation |= {"max_length": 48, "suppress_tokens": list(range(tokens["vocab_size"], 51865)) + [ids["eos_token_id"]]}
+    # transformers would make its own from config.json.
+    generation.pop("_from_model_config", None)
+    generation |= {"max_length": 48, "suppress_tokens": list(range(ids["decoder_start_token_id"], 51865)) + [ids["eos_token_id"]]}
     model.save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps(generation))
     tf.WhisperFeatureExtractor().save_pretrained(folder)
@@ -214,6 +216,8 @@ def main():
         for name, command in servers.items():
             port = free_port()
             found = measure(name, command(port), port, options.client, work, options.clients or work.clients, options.seconds)
+            if found and set(found["statuses"]) != {"200"}:
+                raise SystemExit(f"{name} answered {found['statuses']}")
             if found:
                 results[name].append(found)
                 print(name, json.dumps(found), flush=True)

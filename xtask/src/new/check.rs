@@ -17,11 +17,13 @@ pub fn run(shared_target: Option<&Path>) -> Result<()> {
         let started = Instant::now();
         let name = format!("new-{}", kind.command);
         let made = make(kind, &name, folder.path())?;
-        let commands: &[&[&str]] = if kind.command == MODALITY.command {
-            &[&["check", "--all-targets"], &["test", "--lib"], &["run", "--", "completions", "bash"]]
-        } else {
-            &[&["check", "--all-targets"]]
-        };
+        // A folder that projects were built into holds what a build needs, not what a check does.
+        let compile = if shared_target.is_some() { "build" } else { "check" };
+        let compile = [compile, "--all-targets"];
+        let mut commands: Vec<&[&str]> = vec![&compile];
+        if kind.command == MODALITY.command {
+            commands.extend([&["test", "--lib"][..], &["run", "--", "completions", "bash"]]);
+        }
         for arguments in commands {
             run_cargo(kind, &made, shared_target, arguments)?;
         }
