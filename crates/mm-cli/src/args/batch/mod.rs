@@ -53,7 +53,8 @@ pub(crate) struct BatchArgs {
     /// neither done nor taken by another, and ends when all are done.
     #[arg(long, value_name = "PATTERN", requires = "out", conflicts_with = "data")]
     pub(crate) shards: Option<PathBuf>,
-    /// File for the results, one JSON line a row (.jsonl); with --shards a folder (or s3://, gs://, az://), with such a file for each.
+    /// File for the results, one JSON line a row (.jsonl); with --shards a folder (or s3://, gs://, az://), with such a
+    /// file for each.
     #[arg(long, value_name = "PATH")]
     pub(crate) out: Option<PathBuf>,
     /// What to do with a row that cannot be read: skip (its line holds the error) or fail (with --shards its shard).
