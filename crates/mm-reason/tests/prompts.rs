@@ -7,7 +7,10 @@ use mm_reason::{
 };
 use mm_repr::LoadOptions;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+};
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -76,4 +79,39 @@ fn more_tokens_than_positions_are_refused_by_every_generator() {
         checked += 1;
     }
     assert!(checked >= 10, "{checked}");
+}
+
+#[test]
+fn a_batch_ends_early_where_it_is_told_to_and_refuses_rows_alone() {
+    let pipeline = Pipeline::load(&fixtures().join("git-caption"), LoadOptions::default()).unwrap();
+    let image = Source::Path(fixtures().join("inputs/wide.png"));
+    let media = pipeline.encode_media(&Modality::IMAGE, &[image]).unwrap();
+    let long = "the ".repeat(5000);
+    for num_beams in [1, 3] {
+        let config = GenerationConfig {
+            num_beams,
+            max_new_tokens: 6,
+            min_new_tokens: 6,
+            max_length: None,
+            min_length: 0,
+            ..pipeline.generation.clone()
+        };
+        let rows = [None, Some("the"), Some(long.as_str())].map(|start| (Some(&media), Request::Caption(start)));
+        let texts = |processors: &LogitsProcessors<'_>| pipeline.generate_text_batch(&rows, &config, processors);
+        let whole = texts(&LogitsProcessors::default());
+        for (row, found) in rows.iter().zip(&whole).take(2) {
+            let alone = pipeline.generate_text_batch(std::slice::from_ref(row), &config, &LogitsProcessors::default());
+            let (found, alone) = (found.as_ref().unwrap(), alone[0].as_ref().unwrap());
+            assert_eq!((&found.text, found.num_tokens), (&alone.text, 6));
+        }
+        assert!(whole[2].as_ref().unwrap_err().to_string().contains("positions"), "{:?}", whole[2]);
+        let steps = Cell::new(0);
+        let is_third = || {
+            steps.set(steps.get() + 1);
+            steps.get() == 3
+        };
+        let stopped = texts(&LogitsProcessors { interrupt: Some(&is_third), ..LogitsProcessors::default() });
+        assert_eq!(stopped[0].as_ref().unwrap().num_tokens, 3, "{num_beams} beams");
+        assert_eq!(steps.get(), 3);
+    }
 }

@@ -113,7 +113,7 @@ fn concurrent_requests_for_texts_are_one_batch_and_each_gets_its_own() {
     };
     let chat = |n: usize| {
         let mut content = vec![json!({"type": "text", "text": "the quick dog ".repeat(1 + n % 3)})];
-        if n % 3 > 0 {
+        if !n.is_multiple_of(3) {
             content.insert(0, json!({"type": "image_url", "image_url": {"url": picture(n)}}));
         }
         let messages = json!([{"role": "user", "content": content}]);

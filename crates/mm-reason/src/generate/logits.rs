@@ -1,10 +1,7 @@
 //! Changes to the scores of the next token before it is chosen, one row at a time, in transformers' order.
 
 use super::{config::GenerationConfig, constraint::TokenConstraint};
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::collections::BTreeSet;
 
 /// Changes scores in place, given the row's tokens (prompt included) and the length of the prompt.
 pub type ScoreHook<'a> = &'a dyn Fn(&[i64], usize, &mut [f32]);
@@ -18,8 +15,8 @@ pub struct LogitsProcessors<'a> {
     pub score_hook: Option<ScoreHook<'a>>,
     /// Whether the tokens generated so far complete the sequence (a stop string).
     pub stopping_criterion: Option<&'a dyn Fn(&[i64]) -> bool>,
-    /// Stops all sequences after the current step once it is set.
-    pub interrupt: Option<&'a AtomicBool>,
+    /// Asked at every step: all sequences stop after the current one once it is true.
+    pub interrupt: Option<&'a dyn Fn() -> bool>,
 }
 
 const MASKED: f32 = f32::NEG_INFINITY;
@@ -59,7 +56,7 @@ impl LogitsProcessors<'_> {
     }
 
     pub(super) fn interrupted(&self) -> bool {
-        self.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.interrupt.is_some_and(|is_set| is_set())
     }
 }
 

@@ -91,18 +91,16 @@ impl Pipeline {
         rows: &[(Option<&EncodedMedia>, Request<'_>)],
         config: &GenerationConfig,
     ) -> Vec<Result<Vec<GeneratedSequence>>> {
-        let found = self.generate_rows(rows, config, &LogitsProcessors::default(), &mut |_, _| {});
+        let found = self.generate_rows(rows, config, &LogitsProcessors::default());
         found.into_iter().map(|row| row.map(|(_, sequences)| sequences)).collect()
     }
 
-    /// Like [`Self::generate_batch`], but returns the best text of each row. `on_token` is called with the number of a
-    /// row and each of its tokens.
+    /// Like [`Self::generate_batch`], but returns the best text of each row.
     pub fn generate_text_batch(
         &self,
         rows: &[(Option<&EncodedMedia>, Request<'_>)],
         config: &GenerationConfig,
         processors: &LogitsProcessors<'_>,
-        on_token: OnToken<'_>,
     ) -> Vec<Result<Generation>> {
         let decode = |row: Result<(Prompt, Vec<GeneratedSequence>)>| {
             let (prompt, sequences) = row?;
@@ -111,7 +109,7 @@ impl Pipeline {
             };
             self.decode(&prompt, best, config)
         };
-        self.generate_rows(rows, config, processors, on_token).into_iter().map(decode).collect()
+        self.generate_rows(rows, config, processors).into_iter().map(decode).collect()
     }
 
     /// The prompt and the sequences of each row.
@@ -120,7 +118,6 @@ impl Pipeline {
         rows: &[(Option<&EncodedMedia>, Request<'_>)],
         config: &GenerationConfig,
         processors: &LogitsProcessors<'_>,
-        on_token: OnToken<'_>,
     ) -> Vec<Result<(Prompt, Vec<GeneratedSequence>)>> {
         let prompt = |(media, request): &(Option<&EncodedMedia>, Request<'_>)| {
             let prompt = self.prompt(*media, *request)?;
@@ -133,33 +130,24 @@ impl Pipeline {
         // Where lengths are limited with the prompt's, each prompt leaves another number of new tokens.
         let differ = (config.max_length.is_some() || config.min_length > 0) && lengths.any(|n| Some(n) != first);
         if rows.len() > 1 && !config.do_sample && !differ {
-            let (mut numbers, mut valid) = (Vec::new(), Vec::new());
-            for (number, ((media, _), prompt)) in rows.iter().zip(&prompts).enumerate() {
-                if let Ok(prompt) = prompt {
-                    numbers.push(number);
-                    valid.push((*media, prompt));
-                }
-            }
+            let valid: Vec<_> =
+                rows.iter().zip(&prompts).filter_map(|((media, _), p)| Some((*media, p.as_ref().ok()?))).collect();
             if valid.is_empty() {
                 return prompts.into_iter().map(|p| p.map(|p| (p, Vec::new()))).collect();
             }
-            let of_row = &mut |number: usize, token: i64| on_token(numbers[number], token);
-            if let Ok(sequences) = self.generate_from_prompts(&valid, config, processors, of_row) {
+            if let Ok(sequences) = self.generate_from_prompts(&valid, config, processors, &mut |_, _| {}) {
                 let mut sequences = sequences.into_iter();
                 let mut next = || sequences.next().unwrap_or_default();
                 return prompts.into_iter().map(|p| p.map(|p| (p, next()))).collect();
             }
             // What is wrong with one row is no error of the others.
         }
-        let mut found = Vec::with_capacity(rows.len());
-        for (number, ((media, _), prompt)) in rows.iter().zip(prompts).enumerate() {
-            found.push(prompt.and_then(|prompt| {
-                let of_row = &mut |_: usize, token: i64| on_token(number, token);
-                let own = self.generate_from_prompts(&[(*media, &prompt)], config, processors, of_row)?;
-                Ok((prompt, own.into_iter().next().unwrap_or_default()))
-            }));
-        }
-        found
+        let alone = |(media, prompt): (Option<&EncodedMedia>, Result<Prompt>)| {
+            let prompt = prompt?;
+            let found = self.generate_from_prompts(&[(media, &prompt)], config, processors, &mut |_, _| {})?;
+            Ok((prompt, found.into_iter().next().unwrap_or_default()))
+        };
+        rows.iter().map(|(media, _)| *media).zip(prompts).map(alone).collect()
     }
 
     /// Maximum batch size: at most 16 rows, whose key/value caches of a thousand tokens each stay within 1 GB.

@@ -45,7 +45,7 @@ pub(super) fn texts(first: GenerateJob, waiting: &mut VecDeque<Job>) -> Vec<Gene
     let mut left = VecDeque::with_capacity(waiting.len());
     while let Some(job) = waiting.pop_front() {
         match job {
-            Job::Generate(job) if batch.len() < MAX_TEXTS => batch.push(job),
+            Job::Generate(job) if batch.len() < MAX_TEXTS => batch.push(*job),
             job => left.push_back(job),
         }
     }

@@ -97,7 +97,7 @@ impl ModelHandle {
         overrides: Overrides,
     ) -> Result<impl Future<Output = Result<Generation, ApiError>> + use<>, ApiError> {
         let (reply, answer) = oneshot::channel();
-        self.push(Job::Generate(GenerateJob { prompt, overrides, reply }))?;
+        self.push(Job::Generate(Box::new(GenerateJob { prompt, overrides, reply })))?;
         Ok(async { answer.await.map_err(|_| no_result())? })
     }
 

@@ -43,7 +43,7 @@ pub(super) type CallJob = Box<dyn FnOnce(Result<&mut LoadedModel, ApiError>) + S
 
 pub(super) enum Job {
     Embed(EmbedJob),
-    Generate(GenerateJob),
+    Generate(Box<GenerateJob>),
     Call(CallJob),
     /// Another model needs its memory.
     Unload,

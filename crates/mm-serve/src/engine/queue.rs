@@ -65,7 +65,7 @@ impl Queue {
                 Some(Job::Unload) => return Some(Work::Unload),
                 Some(Job::Reload) => return Some(Work::Reload),
                 Some(Job::Embed(first)) => return Some(Work::Embed(batch::complete(first, &mut state.jobs, budget))),
-                Some(Job::Generate(first)) => return Some(Work::Generate(batch::texts(first, &mut state.jobs))),
+                Some(Job::Generate(first)) => return Some(Work::Generate(batch::texts(*first, &mut state.jobs))),
                 None if state.closed => return None,
                 None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
             }

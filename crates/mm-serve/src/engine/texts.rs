@@ -12,7 +12,6 @@ use mm_reason::{
     pretrained::EncodedMedia,
 };
 use mm_tasks::captioning::Captioning;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot::Sender;
 
 /// A request with its options.
@@ -90,14 +89,9 @@ fn generate_batch(pipeline: &Pipeline, texts: Vec<(Text, Option<EncodedMedia>)>)
         Text { prompt: Prompt::Chat(conversation), .. } => Request::Chat(&conversation.messages),
     };
     let rows: Vec<_> = texts.iter().map(|(text, media)| (media.as_ref(), request(text))).collect();
-    let gone = AtomicBool::new(false);
-    let processors = LogitsProcessors { interrupt: Some(&gone), ..LogitsProcessors::default() };
-    let mut on_token = |_: usize, _: i64| {
-        if texts.iter().all(|(text, _)| text.reply.is_closed()) {
-            gone.store(true, Ordering::Relaxed);
-        }
-    };
-    let found = pipeline.generate_text_batch(&rows, &texts[0].0.config, &processors, &mut on_token);
+    let all_gone = || texts.iter().all(|(text, _)| text.reply.is_closed());
+    let processors = LogitsProcessors { interrupt: Some(&all_gone), ..LogitsProcessors::default() };
+    let found = pipeline.generate_text_batch(&rows, &texts[0].0.config, &processors);
     for ((text, _), generation) in texts.into_iter().zip(found) {
         // A client that has gone takes no reply.
         let _ = text.reply.send(generation.map_err(ApiError::from));

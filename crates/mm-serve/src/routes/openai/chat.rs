@@ -182,7 +182,8 @@ fn generate(
             on_text(&new);
         }
     };
-    let processors = LogitsProcessors { interrupt: Some(interrupt), ..LogitsProcessors::default() };
+    let is_set = || interrupt.load(Ordering::Relaxed);
+    let processors = LogitsProcessors { interrupt: Some(&is_set), ..LogitsProcessors::default() };
     let answers = pipeline.generate_text(media.as_ref(), request, config, &processors, &mut on_token)?;
     let answer = answers.into_iter().flatten().next();
     answer.ok_or_else(|| ApiError::internal("the model generated nothing"))
