@@ -90,7 +90,8 @@ impl ModelHandle {
         Ok(answer)
     }
 
-    /// Asks for the text of a prompt, which is generated in a batch with those of other requests. It is not generated where the client has gone before.
+    /// Asks for the text of a prompt, which is generated in a batch with those of other requests. It is not generated where
+    /// the client has gone before.
     pub(crate) fn generate(
         &self,
         prompt: Prompt,
