@@ -141,17 +141,26 @@ pub fn gather_values<T: Serialize + DeserializeOwned>(group: &dyn ProcessGroup, 
 /// takes as long as one process needs for its part. The work computes alone.
 ///
 /// # Errors
-/// When the work fails, a process ended or does not come.
+/// When the work fails, the processes have other numbers of items, one ended or does not come.
 pub fn map_over_ranks<I, T: Serialize + DeserializeOwned, E: From<Error>>(
     items: impl IntoIterator<Item = I>,
     mut work: impl FnMut(I) -> Result<T, E>,
 ) -> Result<Vec<T>, E> {
     let Some(group) = process_group() else { return items.into_iter().map(work).collect() };
     let (rank, world_size) = (group.rank(), group.world_size());
+    let items: Vec<I> = items.into_iter().collect();
+    let count = items.len();
     let own = items.into_iter().enumerate().filter(|(number, _)| number % world_size == rank);
     let own: Vec<T> = with_process_group(None, || own.map(|(_, item)| work(item)).collect::<Result<_, E>>())?;
-    let mut all: Vec<_> = gather_values(group.as_ref(), &own)?.into_iter().map(Vec::into_iter).collect();
-    Ok((0..).map_while(|number| all[number % world_size].next()).collect())
+    let mut parts = Vec::with_capacity(world_size);
+    for (other, (found, part)) in gather_values(group.as_ref(), &(count, own))?.into_iter().enumerate() {
+        if found != count {
+            let text = format!("rank {other} divides {found} items, rank {rank} {count}; all have to have the same");
+            return Err(Error::Other(text.into()).into());
+        }
+        parts.push(part.into_iter());
+    }
+    Ok((0..).map_while(|number| parts[number % world_size].next()).collect())
 }
 
 /// A tensor among the results of [`map_over_ranks`]: processes send each other its values, bit for bit up to float32.

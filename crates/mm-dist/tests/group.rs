@@ -56,6 +56,12 @@ fn work_is_divided_and_its_results_keep_their_order() {
         let expected: Vec<_> = (0..items).map(|item| (item, bits(item))).collect();
         assert!(results.unwrap().iter().all(|found| *found == expected));
     }
+    // Ranks that divide other items would lose some.
+    let results = spawn_local(2, |group| {
+        let found: mm_core::Result<Vec<usize>> = map_over_ranks(0..5 + group.rank(), Ok);
+        Ok(found.unwrap_err().to_string())
+    });
+    assert!(results.unwrap()[0].contains("rank 1 divides 6 items, rank 0 5"));
     // An error of one is an error of all.
     let results = spawn_local(2, |_| {
         let found: mm_core::Result<Vec<usize>> = map_over_ranks(0..4, |item| match item {

@@ -76,12 +76,16 @@ pub fn run_training(
     Ok(FitOutcome { training, failed: gather_failed(loader.failed_samples())?, rows })
 }
 
-/// Where several processes train together: checks that all have the same training rows, of which each loads a part.
+/// Where several processes train together: checks that all have the same rows, of which each trains on and evaluates a
+/// part.
 fn agree_on_rows(data: &TrainingData) -> Result<()> {
     let Some(group) = process_group() else { return Ok(()) };
     let mut hasher = blake3::Hasher::new();
-    for row in data.rows.iter().map(|row| &data.manifest.rows[*row]) {
-        hasher.update(format!("{}\0{}\0{}\0", row.number, row.id, row.item).as_bytes());
+    for row in &data.manifest.rows {
+        hasher.update(format!("{}\0{}\0{}\0{}\0", row.number, row.id, row.item, row.split).as_bytes());
+    }
+    for row in &data.rows {
+        hasher.update(&row.to_le_bytes());
     }
     let own = format!("{} training rows with the hash {}", data.rows.len(), &hasher.finalize().to_hex()[..12]);
     let all = group.gather_text(&own)?;
