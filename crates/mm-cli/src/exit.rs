@@ -1,6 +1,7 @@
 //! Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.
 
 use crate::output::stderr;
+use mm_core::describe_error;
 use std::{fmt, path::Path, process::ExitCode, sync::OnceLock};
 
 /// Work that was stopped by Ctrl-C or SIGTERM after it saved what it had; the message says what was saved and how to
@@ -56,23 +57,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         stderr(format!("interrupted: {stopped}\n"));
         return ExitCode::from(Interrupted::EXIT_CODE);
     }
-    stderr(format!("error: {}\n", describe(error)));
+    stderr(format!("error: {}\n", describe_error(error.as_ref())));
     if error.is::<Usage>() {
         stderr(format!("\nSee `{} COMMAND --help`.\n", program_name()));
         return ExitCode::from(2);
     }
     ExitCode::FAILURE
-}
-
-/// An error and its causes. Errors of inner crates often include the text of their source: each is told once.
-pub(crate) fn describe(error: &anyhow::Error) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !causes.iter().any(|c| c.contains(&cause)) {
-            causes.push(cause);
-        }
-    }
-    causes.join(": ")
 }
 
 /// The name by which this program was started: `mm`, or that of a program of another crate.

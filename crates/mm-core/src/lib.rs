@@ -44,7 +44,7 @@ pub use autocast::autocast;
 pub use checkpoint::Checkpoint;
 pub use device::Device;
 pub use dtype::DType;
-pub use error::{Cause, Error, Result};
+pub use error::{Cause, Error, Result, describe_error};
 pub use features::{FeatureSet, Features, Input, Pooling};
 pub use lora::{ADAPTER_CONFIG, Adapter, LoraConfig, Quantization};
 pub use modality::Modality;

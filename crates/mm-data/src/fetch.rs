@@ -86,14 +86,19 @@ pub fn is_remote(path: &Path) -> bool {
         .is_some_and(|(scheme, _)| !scheme.eq_ignore_ascii_case("file"))
 }
 
+/// The fetcher of this process; else what the program cannot do without one, in words.
+fn fetcher(lacking: &str) -> Result<&'static dyn UrlFetcher, String> {
+    let none = || format!("this program {lacking}; install a fetcher with mm_data::set_url_fetcher");
+    FETCHER.get().map(Box::as_ref).ok_or_else(none)
+}
+
 /// A file's path on this machine: of a URL, that of a copy, which the program's [`UrlFetcher`] makes.
 ///
 /// # Errors
 /// When there is no copy.
 pub fn local_copy(path: &Path) -> Result<PathBuf> {
     let Some(url) = path.to_str().filter(|_| is_remote(path)) else { return Ok(path.to_owned()) };
-    let none = || "this program reads no data sets by URL; install a fetcher with mm_data::set_url_fetcher".to_owned();
-    let copy = FETCHER.get().ok_or_else(none).and_then(|fetcher| fetcher.fetch_data(url));
+    let copy = fetcher("reads no data sets by URL").and_then(|fetcher| fetcher.fetch_data(url));
     copy.map_err(|reason| Error::file(path, reason))
 }
 
@@ -106,8 +111,7 @@ pub fn release_copy(path: &Path) {
 
 /// The folder at a URL, which the program's [`UrlFetcher`] writes to.
 pub(crate) fn remote_output_folder(path: &Path, url: &str) -> Result<Box<dyn OutputFolder>> {
-    let none = || "this program writes to no URL; install a fetcher with mm_data::set_url_fetcher".to_owned();
-    let folder = FETCHER.get().ok_or_else(none).and_then(|fetcher| fetcher.output_folder(url));
+    let folder = fetcher("writes to no URL").and_then(|fetcher| fetcher.output_folder(url));
     folder.map_err(|reason| Error::file(path, reason))
 }
 

@@ -1,6 +1,7 @@
 //! Settings of a server, as a TOML file writes them and as options of `mm serve` replace them.
 
-use crate::{Error, Result, error::describe};
+use crate::{Error, Result};
+use mm_core::describe_error;
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
@@ -172,7 +173,7 @@ impl ServeConfig {
     /// When it cannot be read, or a setting is unknown or wrong.
     pub fn open(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file).map_err(|e| Error::file(file, e))?;
-        let mut config = Self::from_toml(&text).map_err(|e| Error::file(file, describe(&e)))?;
+        let mut config = Self::from_toml(&text).map_err(|e| Error::file(file, describe_error(&e)))?;
         let base = file.parent().unwrap_or(Path::new("."));
         for model in &mut config.models {
             model.path = mm_repr::locate(&model.path, base);

@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
+use mm_core::describe_error;
 use serde_json::json;
 use std::{
     error::Error as StdError,
@@ -252,23 +253,9 @@ macro_rules! from_value_errors {
     ($($error:ty),+) => {$(
         impl From<$error> for ApiError {
             fn from(error: $error) -> Self {
-                Self::new(Kind::Invalid, describe(&error)).with_code("invalid_value")
+                Self::new(Kind::Invalid, describe_error(&error)).with_code("invalid_value")
             }
         }
     )+};
 }
 from_value_errors!(mm_core::Error, mm_data::Error, mm_repr::Error, mm_reason::Error, mm_tasks::Error);
-
-/// An error and what caused it, as one text.
-pub(crate) fn describe(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}

@@ -4,8 +4,9 @@ use crate::{
     Error, Result,
     blocking::blocking,
     engine::{ModelHandle, ModelInfo, ModelPool},
-    error::{ApiError, Kind, describe},
+    error::{ApiError, Kind},
 };
+use mm_core::describe_error;
 use mm_index::{Answer, Query, Row, Stats, Store};
 use std::{path::Path, sync::Arc};
 
@@ -100,12 +101,12 @@ impl Index {
 fn from_index(error: mm_index::Error) -> ApiError {
     use mm_index::Error as Index;
     let logged = |kind, message: &str| {
-        tracing::error!("{}", describe(&error));
+        tracing::error!("{}", describe_error(&error));
         ApiError::new(kind, message)
     };
     match &error {
         Index::Invalid { .. } | Index::Unknown { .. } | Index::Filter(_) | Index::Model { .. } => {
-            ApiError::new(Kind::Invalid, describe(&error)).with_code("invalid_query")
+            ApiError::new(Kind::Invalid, describe_error(&error)).with_code("invalid_query")
         }
         Index::DiskFull { .. } => {
             logged(Kind::Full, "the disk of the store is full: nothing of this write is stored; try again later")
@@ -117,7 +118,7 @@ fn from_index(error: mm_index::Error) -> ApiError {
         _ if error.is_of_server() => {
             logged(Kind::Unavailable, "the database of the store does not answer as it should")
         }
-        _ => ApiError::internal(describe(&error)),
+        _ => ApiError::internal(describe_error(&error)),
     }
 }
 

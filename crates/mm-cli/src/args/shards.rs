@@ -2,11 +2,12 @@
 
 use crate::{
     context::{Context, stop_on_interrupt},
-    exit::{describe, interrupted},
+    exit::interrupted,
     output,
     progress::ItemProgress,
 };
 use anyhow::{Result, bail};
+use mm_core::describe_error;
 use mm_tasks::{
     provenance::Provenance,
     shards::{Shard, ShardFolder, ShardOutcome, ShardWork, WorkerSummary, name_shards, run_worker},
@@ -137,7 +138,7 @@ impl ShardWork for LinesJob<'_> {
         let ShardLines { lines, failed } = match (self.lines)(shard.file, shard.stop) {
             Ok(Some(lines)) => lines,
             Ok(None) => return Ok(ShardOutcome::Stopped),
-            Err(error) => return Ok(ShardOutcome::Failed(describe(&error))),
+            Err(error) => return Ok(ShardOutcome::Failed(describe_error(error.as_ref()))),
         };
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
         shard.lease.write(&format!("{}.jsonl", shard.name), text.as_bytes())?;

@@ -56,8 +56,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let predictor = Predictor::open(&dir, &context.registry, context.device()?)?;
     let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
     match (&arguments.data, &arguments.shards, &arguments.out) {
-        (Some(_), _, Some(out)) if mm_data::is_remote(out) => refuse_url(out),
-        (Some(data), ..) => predict_table(&predictor, data, &excluded, arguments, context),
+        (Some(data), _, out) => {
+            out.as_deref().map_or(Ok(()), refuse_url)?;
+            predict_table(&predictor, data, &excluded, arguments, context)
+        }
         (None, Some(shards), Some(out)) => {
             let options = json!({
                 "exclude_modality": arguments.exclude_modality, "encoding": arguments.cells.encoding,

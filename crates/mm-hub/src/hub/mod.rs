@@ -26,7 +26,8 @@ pub struct Hub {
     timeout: Duration,
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable of the environment that says something.
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 

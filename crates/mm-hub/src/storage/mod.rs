@@ -13,6 +13,7 @@ mod stores;
 use crate::{
     error::{At, Context, Error, Result, bail},
     fetch::is_offline,
+    hub::variable,
     paths::create_dir,
     report::note,
 };
@@ -33,6 +34,9 @@ use url::Url;
 
 /// The most bytes of copies, unless `MM_STORAGE_CACHE_BYTES` says otherwise.
 const CACHE_BYTES: u64 = 100 << 30;
+
+/// The schemes of object stores, whose files can be written as well.
+const STORES: [&str; 7] = ["s3", "s3a", "gs", "az", "abfs", "abfss", "azure"];
 
 /// Copies files of object stores and web servers into a cache.
 pub struct Storage {
@@ -62,9 +66,13 @@ struct Location {
 
 /// Whether a text names a file of an object store, a web server or the hub.
 pub fn is_url(text: &str) -> bool {
+    is_of(text, &STORES) || is_of(text, &["http", "https", "hf"])
+}
+
+/// Whether a text is a URL of one of these schemes.
+fn is_of(text: &str, schemes: &[&str]) -> bool {
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-    let known = ["s3", "s3a", "gs", "az", "abfs", "abfss", "azure", "http", "https", "hf"];
-    known.iter().any(|known| scheme.eq_ignore_ascii_case(known))
+    schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
 impl Storage {
@@ -188,7 +196,7 @@ impl Storage {
 
     fn locate(&self, url: &str) -> Result<Location> {
         let (address, token) = match url.strip_prefix("hf://") {
-            Some(rest) => (stores::of_hub(url, rest)?, std::env::var("HF_TOKEN").ok().filter(|t| !t.is_empty())),
+            Some(rest) => (stores::of_hub(url, rest)?, variable("HF_TOKEN")),
             None => (url.to_owned(), None),
         };
         let parsed = Url::parse(&address).with_context(|| format!("{url} is no URL"))?;

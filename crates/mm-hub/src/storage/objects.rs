@@ -1,6 +1,6 @@
 //! Writing below a URL of an object store.
 
-use super::{Location, Storage, describe, describe_as};
+use super::{Location, STORES, Storage, describe, describe_as, is_of};
 use crate::error::{Error, Result, bail};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::{
@@ -10,9 +10,6 @@ use std::{
 
 /// The resolution of a store's times.
 const RESOLUTION: Duration = Duration::from_secs(1);
-
-/// Stores whose files can be written. (`https://` and `hf://` are read only.)
-const WRITABLE: [&str; 7] = ["s3", "s3a", "gs", "az", "abfs", "abfss", "azure"];
 
 /// The files below a URL, by their names relative to it.
 pub struct Objects {
@@ -29,8 +26,7 @@ impl Objects {
     /// # Errors
     /// When the URL is none of a store whose files can be written.
     pub fn new(storage: Arc<Storage>, url: &str) -> Result<Self> {
-        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-        if !WRITABLE.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        if !is_of(url, &STORES) {
             bail!("{url}: expected a folder, or s3://, gs:// or az:// with a bucket; other URLs cannot be written to");
         }
         let objects = Self { storage, base: format!("{}/", url.trim_end_matches('/')), clock: Mutex::default() };

@@ -1,6 +1,9 @@
 //! The store that a URL names, with the credentials and endpoints of the environment.
 
-use crate::error::{Result, bail};
+use crate::{
+    error::{Result, bail},
+    hub::variable,
+};
 use object_store::{
     ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
     aws::AmazonS3Builder,
@@ -20,8 +23,7 @@ pub(super) fn of_hub(url: &str, rest: &str) -> Result<String> {
     let parts: Vec<&str> = rest.splitn(4, '/').collect();
     let ["datasets", organization, name, file] = parts[..] else { bail!("{url}: expected {expected}") };
     let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
-    let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.is_empty());
-    let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned());
+    let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
     Ok(format!("{}/datasets/{organization}/{name}/resolve/{revision}/{file}", endpoint.trim_end_matches('/')))
 }
 
@@ -33,8 +35,7 @@ pub(super) fn build(url: &Url, token: Option<String>) -> object_store::Result<Ar
         "s3" | "s3a" => {
             let mut builder = AmazonS3Builder::from_env().with_bucket_name(host).with_retry(retry);
             // An endpoint that is named as http:// (MinIO on this network) is meant, as for the store's own tools.
-            let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].map(std::env::var);
-            let endpoint = endpoint.into_iter().flatten().find(|endpoint| !endpoint.is_empty());
+            let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(variable);
             if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
                 builder = builder.with_allow_http(true);
             }
@@ -59,11 +60,6 @@ pub(super) fn build(url: &Url, token: Option<String>) -> object_store::Result<Ar
             Arc::new(builder.with_url(url.as_str()).with_retry(retry).build()?)
         }
     })
-}
-
-/// A variable of the environment that says something.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// With the emulator that Google's own libraries take from `STORAGE_EMULATOR_HOST`.

@@ -61,7 +61,7 @@ pub(super) fn is_selected(selection: &Selection, number: i64) -> bool {
 }
 
 /// The rows that a filter selects.
-pub(super) fn select(connection: &Connection, filter: &Filter) -> Result<Selection, Failure> {
+fn select(connection: &Connection, filter: &Filter) -> Result<Selection, Failure> {
     let sql = "SELECT coalesce(max(number), 0) FROM row_data";
     let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let size = usize::try_from(last).unwrap_or(0) + 1;

@@ -11,45 +11,46 @@ pub(super) struct Budget {
     pub(super) rows: usize,
 }
 
-/// The first job with those behind it that fit: of the same modality and pooling, within the budget. Others keep their
-/// places. A job that alone exceeds the budget is a batch of its own, which the model divides.
+/// Offers each waiting job to `take`; those that it gives back keep their places.
+fn offer(waiting: &mut VecDeque<Job>, take: impl FnMut(Job) -> Option<Job>) {
+    *waiting = std::mem::take(waiting).into_iter().filter_map(take).collect();
+}
+
+/// The first job with those behind it that fit: of the same modality and pooling, within the budget. A job that alone
+/// exceeds the budget is a batch of its own, which the model divides.
 pub(super) fn complete(first: EmbedJob, waiting: &mut VecDeque<Job>, budget: Budget) -> Vec<EmbedJob> {
     let (mut rows, mut longest) = (first.samples.len(), first.longest);
     let mut batch = vec![first];
-    let mut left = VecDeque::with_capacity(waiting.len());
-    while let Some(job) = waiting.pop_front() {
-        match job {
-            Job::Embed(job)
-                if job.modality == batch[0].modality
-                    && job.pooling == batch[0].pooling
-                    && rows + job.samples.len() <= budget.rows
-                    && (rows + job.samples.len()) * longest.max(job.longest) <= budget.tokens =>
-            {
-                rows += job.samples.len();
-                longest = longest.max(job.longest);
-                batch.push(job);
-            }
-            job => left.push_back(job),
+    offer(waiting, |job| match job {
+        Job::Embed(job)
+            if job.modality == batch[0].modality
+                && job.pooling == batch[0].pooling
+                && rows + job.samples.len() <= budget.rows
+                && (rows + job.samples.len()) * longest.max(job.longest) <= budget.tokens =>
+        {
+            rows += job.samples.len();
+            longest = longest.max(job.longest);
+            batch.push(job);
+            None
         }
-    }
-    *waiting = left;
+        job => Some(job),
+    });
     batch
 }
 
 /// Texts that are generated together.
 const MAX_TEXTS: usize = 16;
 
-/// The first text with those behind it. Others keep their places.
+/// The first text with those behind it.
 pub(super) fn texts(first: GenerateJob, waiting: &mut VecDeque<Job>) -> Vec<GenerateJob> {
     let mut batch = vec![first];
-    let mut left = VecDeque::with_capacity(waiting.len());
-    while let Some(job) = waiting.pop_front() {
-        match job {
-            Job::Generate(job) if batch.len() < MAX_TEXTS => batch.push(*job),
-            job => left.push_back(job),
+    offer(waiting, |job| match job {
+        Job::Generate(job) if batch.len() < MAX_TEXTS => {
+            batch.push(*job);
+            None
         }
-    }
-    *waiting = left;
+        job => Some(job),
+    });
     batch
 }
 

@@ -23,26 +23,22 @@ struct Text {
 
 /// Generates the texts of several requests; those with the same options are a batch.
 pub(super) fn generate(model: &LoadedModel, jobs: Vec<GenerateJob>, name: &str) {
-    let base = match model {
-        LoadedModel::Generator(pipeline) => pipeline.generation.clone(),
-        LoadedModel::Captioning(run) => run.generation(),
+    match model {
+        LoadedModel::Generator(pipeline) => {
+            group(jobs, &pipeline.generation, name).into_iter().for_each(|texts| of_pipeline(pipeline, texts));
+        }
+        LoadedModel::Captioning(run) => {
+            group(jobs, &run.generation(), name).into_iter().for_each(|texts| of_run(run, texts));
+        }
         _ => {
             let error = ApiError::internal("a model that does not generate was asked for a text");
-            return jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone()))));
-        }
-    };
-    for group in group(jobs, &base) {
-        metrics::histogram!("mm_batch_rows", "model" => name.to_owned()).record(group.len() as f64);
-        match model {
-            LoadedModel::Generator(pipeline) => of_pipeline(pipeline, group),
-            LoadedModel::Captioning(run) => of_run(run, group),
-            _ => {}
+            jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone()))));
         }
     }
 }
 
 /// The requests by their options, in their order; those whose options are invalid are answered.
-fn group(jobs: Vec<GenerateJob>, base: &GenerationConfig) -> Vec<Vec<Text>> {
+fn group(jobs: Vec<GenerateJob>, base: &GenerationConfig, name: &str) -> Vec<Vec<Text>> {
     let mut groups: Vec<Vec<Text>> = Vec::new();
     for GenerateJob { prompt, overrides, reply } in jobs {
         match overrides(base) {
@@ -55,6 +51,9 @@ fn group(jobs: Vec<GenerateJob>, base: &GenerationConfig) -> Vec<Vec<Text>> {
             }
             Err(error) => drop(reply.send(Err(error))),
         }
+    }
+    for group in &groups {
+        metrics::histogram!("mm_batch_rows", "model" => name.to_owned()).record(group.len() as f64);
     }
     groups
 }

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     Error,
-    error::{ApiError, Kind, describe as describe_error},
+    error::{ApiError, Kind},
 };
-use mm_core::{Device, Modality, Processor, Tensor};
+use mm_core::{Device, Modality, Processor, Tensor, describe_error};
 use mm_tasks::TaskContext;
 use std::{
     collections::BTreeMap,

@@ -10,13 +10,13 @@ use crate::{
         shards::{FailedRow, LinesJob, ShardLines},
     },
     context::{Context, stop_on_interrupt},
-    exit::{describe, interrupted, usage},
+    exit::{interrupted, usage},
     output,
     progress::ItemProgress,
 };
 use anyhow::{Result, bail};
 use lines::OutputLines;
-use mm_core::{Modality, Source};
+use mm_core::{Modality, Source, describe_error};
 use mm_data::{ColumnInference, Manifest};
 use mm_tasks::provenance::Provenance;
 pub(crate) use provenance::{command_provenance, generation_options};
@@ -251,7 +251,7 @@ impl BatchArgs {
                     return Err(error.context(format!("{}: row {}", data.display(), row.id)));
                 }
                 Err(error) => {
-                    let (reason, file) = (describe(&error), row.file.as_ref());
+                    let (reason, file) = (describe_error(error.as_ref()), row.file.as_ref());
                     let path = file.map(|f| f.path.clone());
                     failed.push(FailedRow { id: row.id.clone(), path, reason: reason.clone() });
                     json!({"input": file.map(|f| &f.path), "modality": file.map(|f| f.modality.name()), "error": reason})
