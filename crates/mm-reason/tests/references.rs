@@ -5,6 +5,7 @@ use mm_core::{Input, Modality, ProcessContext, Processor, Source, Tensor};
 use mm_reason::{
     EncodedMedia, Pipeline, Request, TrainBatch, TrainingOptions,
     generate::{EarlyStopping, GenerationConfig, LogitsProcessors},
+    pretrained::Transcript,
 };
 use mm_repr::LoadOptions;
 use serde_json::Value;
@@ -364,6 +365,29 @@ fn compare_training_with_inference(folder: &Path, name: &str, images: &[Source],
 }
 
 /// In training, an answer has the log-probability that inference assigns to it, also in a batch with padding.
+#[test]
+fn recordings_in_a_batch_are_transcribed_as_alone() {
+    mm_core::set_num_threads(1);
+    let fixtures = fixtures();
+    let names = ["short16.wav", "missing.wav", "tone48.wav", "long16.wav", "wide.png", "long5.wav", "short16.wav"];
+    let sources = names.map(|name| Source::Path(fixtures.join("inputs").join(name)));
+    for folder in ["whisper-multilingual", "whisper-english"] {
+        let model = Pipeline::load(&fixtures.join(folder), LoadOptions::default()).unwrap();
+        for (num_beams, timestamps) in [(1, false), (1, true), (2, true)] {
+            let config =
+                GenerationConfig { num_beams, max_new_tokens: 7, max_length: None, ..model.generation.clone() };
+            let together = model.transcribe_batch(&sources, None, timestamps, &config);
+            assert_eq!(together.len(), sources.len());
+            let show = |found: mm_reason::Result<Transcript>| found.map_err(|error| error.to_string());
+            for ((together, source), name) in together.into_iter().zip(&sources).zip(names) {
+                let alone = show(model.transcribe(source, None, timestamps, &config));
+                assert_eq!(alone.is_err(), ["missing.wav", "wide.png"].contains(&name), "{name}: {alone:?}");
+                assert_eq!(show(together), alone, "{folder} {name} {num_beams} {timestamps}");
+            }
+        }
+    }
+}
+
 #[test]
 fn training_logits_match_inference() {
     mm_core::set_num_threads(1);

@@ -1,7 +1,7 @@
 //! Text that models generate: chat, captions, answers, transcripts.
 
 use crate::{
-    Server,
+    Answer, Server,
     common::{Workspace, fixture, mm, text},
     data_uri, model,
 };
@@ -96,12 +96,31 @@ fn batches(server: &Server) -> (f64, f64) {
     (value("mm_batch_rows_count"), value("mm_batch_rows_sum"))
 }
 
+/// Asks for the transcript of a file.
+fn post_speech(server: &Server, fields: &[(&str, &str)], file: &[u8]) -> Answer {
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend(format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+    }
+    let head =
+        "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\ncontent-type: audio/wav\r\n\r\n";
+    body.extend(head.bytes().chain(file.iter().copied()).chain(*b"\r\n--b--\r\n"));
+    server.post_bytes("/v1/audio/transcriptions", "multipart/form-data; boundary=b", &body, &[])
+}
+
 #[test]
 fn concurrent_requests_for_texts_are_one_batch_and_each_gets_its_own() {
     let workspace = Workspace::new();
     let folder = workspace.path();
-    let models = [model("caption", "mm-reason", "blip-caption"), model("qwen", "mm-reason", "qwen2_vl-image")];
-    let server = Server::start(&["--model", &models[0], "--model", &models[1]], folder, &[]);
+    let models = [
+        model("caption", "mm-reason", "blip-caption"),
+        model("qwen", "mm-reason", "qwen2_vl-image"),
+        model("vqa", "mm-reason", "blip-vqa"),
+        model("vilt", "mm-reason", "vilt-vqa"),
+        model("whisper", "mm-reason", "whisper-multilingual"),
+    ];
+    let arguments: Vec<&str> = models.iter().flat_map(|model| ["--model", model.as_str()]).collect();
+    let server = Server::start(&arguments, folder, &[]);
     let picture = |n: usize| data_uri(&folder.join(format!("{}.png", n % 6)), "image/png");
     let caption = |n: usize| {
         // Prompts of different lengths, two sets of options, and a request that is wrong.
@@ -121,7 +140,24 @@ fn concurrent_requests_for_texts_are_one_batch_and_each_gets_its_own() {
         let answer = server.post("/v1/chat/completions", &body).json();
         json!([answer["choices"], answer["usage"]])
     };
-    for ask in [&caption as &(dyn Fn(usize) -> Value + Sync), &chat] {
+    let question = |name: &str, n: usize| {
+        // Some choose among candidates, one asks for an explanation.
+        let candidates = if name == "vqa" && n.is_multiple_of(4) { json!(["yes", "no"]) } else { json!([]) };
+        let question = ["the", "the quick", "the quick brown dog"][n % 3];
+        let body = json!({
+            "model": name, "image": picture(n), "question": question, "candidates": candidates, "explain": n == 7,
+        });
+        server.post("/answer", &body).json()["results"].as_array().unwrap()[0].clone()
+    };
+    let (ask_generator, ask_classifier) = (|n| question("vqa", n), |n| question("vilt", n));
+    let transcript = |n: usize| {
+        let file = std::fs::read(folder.join(format!("{}.wav", n % 6))).unwrap();
+        let file = if n == 5 { b"no recording".to_vec() } else { file };
+        let format = ["json", "verbose_json"][n % 2];
+        let answer = post_speech(&server, &[("model", "whisper"), ("response_format", format)], &file);
+        if n == 5 { Value::from(answer.status) } else { answer.json() }
+    };
+    for ask in [&caption as &(dyn Fn(usize) -> Value + Sync), &chat, &ask_generator, &ask_classifier, &transcript] {
         let alone: Vec<Value> = (0..18).map(ask).collect();
         let before = batches(&server);
         let together: Vec<Value> = std::thread::scope(|scope| {
@@ -133,7 +169,7 @@ fn concurrent_requests_for_texts_are_one_batch_and_each_gets_its_own() {
             let text = |value: &Value| {
                 let mut value = value.clone();
                 // Rounding of another batch.
-                value.as_object_mut().map(|object| object.remove("score"));
+                value.as_object_mut().map(|object| (object.remove("score"), object.remove("logit")));
                 value
             };
             assert_eq!(text(alone), text(together));
@@ -151,15 +187,7 @@ fn speech_is_transcribed_in_every_format() {
     let server = Server::start(&["--model", &model("whisper", "mm-reason", "whisper-english")], folder, &[]);
     let expected = line(&["transcribe", "--model", whisper.to_str().unwrap(), "--audio", "1.wav"], folder);
     let expected = expected["text"].as_str().unwrap().trim();
-    let post = |fields: &[(&str, &str)], file: &[u8]| {
-        let mut body = Vec::new();
-        for (name, value) in fields {
-            body.extend(format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
-        }
-        let head = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\ncontent-type: audio/wav\r\n\r\n";
-        body.extend(head.bytes().chain(file.iter().copied()).chain(*b"\r\n--b--\r\n"));
-        server.post_bytes("/v1/audio/transcriptions", "multipart/form-data; boundary=b", &body, &[])
-    };
+    let post = |fields: &[(&str, &str)], file: &[u8]| post_speech(&server, fields, file);
     let file = std::fs::read(folder.join("1.wav")).unwrap();
     assert_eq!(post(&[("model", "whisper")], &file).json()["text"], expected);
     assert_eq!(post(&[("response_format", "text")], &file).text.trim(), expected);

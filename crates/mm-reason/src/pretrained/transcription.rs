@@ -4,13 +4,14 @@ use super::{
     pipeline::Pipeline,
     timestamps::{TIME_STEP, split_segments},
     transcript_warnings::{TranscriptWarning, TranscriptWarningKind, find_silence, repeats_itself},
-    types::Request,
+    types::{Prompt, Request},
 };
 use crate::{
     Error, Result,
-    generate::{GenerationConfig, LogitsProcessors},
+    generate::{GeneratedSequence, GenerationConfig, LogitsProcessors},
 };
-use mm_core::{Modality, ProcessContext, Source};
+use mm_core::{Modality, ProcessContext, Source, Tensor};
+use mm_data::process_catching_panics;
 
 /// A part of a transcript.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +47,32 @@ impl Transcript {
     }
 }
 
+/// A recording that is being transcribed.
+struct Recording {
+    /// `[mels, frames]`.
+    spectrogram: Tensor,
+    frames: i64,
+    /// Frames of a window.
+    window: i64,
+    timestamps: bool,
+    /// The first frame that is not transcribed.
+    position: i64,
+    /// The prompt of the first window, with its detected language, serves all.
+    prompt: Option<Prompt>,
+    out: Transcript,
+}
+
+impl Recording {
+    fn is_one_window(&self) -> bool {
+        self.frames <= self.window
+    }
+
+    /// Frames of the next window.
+    fn window_frames(&self) -> i64 {
+        (self.frames - self.position).min(self.window)
+    }
+}
+
 impl Pipeline {
     /// Transcribes speech. A recording longer than a window (30 s) is transcribed window by window, each starting at
     /// the last timestamp of the one before.
@@ -59,8 +86,49 @@ impl Pipeline {
         timestamps: bool,
         config: &GenerationConfig,
     ) -> Result<Transcript> {
+        let recording = self.open_recording(source, timestamps)?;
+        self.finish_recording(recording, language, config)
+    }
+
+    /// Transcribes several recordings; those of at most one window are a batch, unless they are sampled, as they would
+    /// then depend on each other. A recording that cannot be transcribed is an error of its own. The spectrograms of
+    /// the batch and of one longer recording are in memory.
+    pub fn transcribe_batch(
+        &self,
+        sources: &[Source],
+        language: Option<&str>,
+        timestamps: bool,
+        config: &GenerationConfig,
+    ) -> Vec<Result<Transcript>> {
+        let mut results: Vec<Option<Result<Transcript>>> = sources.iter().map(|_| None).collect();
+        let (mut batch, mut places): (Vec<Recording>, Vec<usize>) = Default::default();
+        let finish = |batch: &mut Vec<Recording>, places: &mut Vec<usize>, results: &mut [Option<_>]| {
+            // What is wrong with one recording is no error of the others: each is then transcribed alone.
+            let _ = batch.len() > 1 && self.transcribe_window(batch, language, config).is_err();
+            for (place, recording) in places.drain(..).zip(batch.drain(..)) {
+                results[place] = Some(self.finish_recording(recording, language, config));
+            }
+        };
+        for (place, source) in sources.iter().enumerate() {
+            match self.open_recording(source, timestamps) {
+                Ok(recording) if recording.is_one_window() && !config.do_sample => {
+                    batch.push(recording);
+                    places.push(place);
+                    if batch.len() == self.max_batch_size() {
+                        finish(&mut batch, &mut places, &mut results);
+                    }
+                }
+                Ok(recording) => results[place] = Some(self.finish_recording(recording, language, config)),
+                Err(error) => results[place] = Some(Err(error)),
+            }
+        }
+        finish(&mut batch, &mut places, &mut results);
+        results.into_iter().flatten().collect()
+    }
+
+    fn open_recording(&self, source: &Source, timestamps: bool) -> Result<Recording> {
         let processor = self.processor(&Modality::AUDIO)?;
-        let spectrogram = processor.process(source, &mut ProcessContext::eval())?; // [mels, frames]
+        let spectrogram = process_catching_panics(processor.as_ref(), source, &mut ProcessContext::eval())?;
         let timestamp_tokens = self.generator()?.timestamp_tokens();
         let frames = spectrogram.size(1)?;
         let window = timestamp_tokens.map_or(frames, |t| t.window_frames);
@@ -69,54 +137,85 @@ impl Pipeline {
             let expected = "at most 30 s: this model has no timestamp tokens for longer recordings";
             return Err(Error::invalid_argument("audio", format!("{frames} frames"), expected));
         }
+        let warnings = find_silence(&spectrogram)?;
+        let out = Transcript { text: String::new(), segments: Vec::new(), truncated: false, warnings };
         let timestamps = timestamps || long;
+        Ok(Recording { spectrogram, frames, window, timestamps, position: 0, prompt: None, out })
+    }
+
+    /// Transcribes what is left of a recording.
+    fn finish_recording(
+        &self,
+        mut recording: Recording,
+        language: Option<&str>,
+        config: &GenerationConfig,
+    ) -> Result<Transcript> {
+        while recording.position < recording.frames {
+            self.transcribe_window(std::slice::from_mut(&mut recording), language, config)?;
+        }
+        Ok(recording.out)
+    }
+
+    /// Transcribes the next window of each recording in one batch; all of them with timestamps, or none.
+    fn transcribe_window(
+        &self,
+        recordings: &mut [Recording],
+        language: Option<&str>,
+        config: &GenerationConfig,
+    ) -> Result<()> {
+        let mut windows = Vec::with_capacity(recordings.len());
+        for recording in &mut *recordings {
+            let samples = recording.spectrogram.narrow(1, recording.position, recording.window_frames())?;
+            let media = self.encode_samples(&Modality::AUDIO, &[samples])?;
+            let request = Request::Transcribe { language, timestamps: recording.timestamps };
+            let prompt = recording.prompt.take().map_or_else(|| self.prompt(Some(&media), request), Ok)?;
+            windows.push((media, prompt));
+        }
+        let timestamp_tokens = self.generator()?.timestamp_tokens();
         let hook = |tokens: &[i64], prompt_length: usize, scores: &mut [f32]| {
             if let Some(timestamp_tokens) = timestamp_tokens {
                 timestamp_tokens.apply(tokens, prompt_length, scores);
             }
         };
-        let score_hook = timestamps.then_some(&hook as _);
+        let score_hook = recordings.iter().any(|recording| recording.timestamps).then_some(&hook as _);
         let processors = LogitsProcessors { score_hook, ..LogitsProcessors::default() };
-        let mut out = Transcript {
-            text: String::new(),
-            segments: Vec::new(),
-            truncated: false,
-            warnings: find_silence(&spectrogram)?,
-        };
-        let mut position = 0;
-        // The prompt of the first window, with its detected language, serves all.
-        let mut prompt = None;
-        while position < frames {
-            let length = (frames - position).min(window);
-            let media = self.encode_samples(&Modality::AUDIO, &[spectrogram.narrow(1, position, length)?])?;
-            let request = Request::Transcribe { language, timestamps };
-            let tokens = prompt.take().map_or_else(|| self.prompt(Some(&media), request), Ok)?;
-            let found = self.generate_from_prompts(&[(Some(&media), &tokens)], config, &processors, &mut |_, _| {})?;
-            prompt = Some(tokens);
-            let sequence = &found[0][0];
-            out.truncated |= !sequence.finished;
-            let Some(timestamp_tokens) = timestamp_tokens.filter(|_| timestamps) else {
-                out.text = self.tokenizer.decode(&sequence.token_ids)?;
-                out.warn_of_repetition(&out.text.clone(), &sequence.token_ids, [0, length]);
-                return Ok(out);
-            };
-            let (text_start, start) = (out.text.len(), position);
-            let (segments, next) = split_segments(&sequence.token_ids, timestamp_tokens, length);
-            let offset = position as f64 * TIME_STEP / 2.0;
-            for segment in segments {
-                let ids = segment.token_ids.into_iter().filter(|id| *id < timestamp_tokens.first);
-                let text = self.tokenizer.decode(&ids.collect::<Vec<_>>())?;
-                out.text += &text;
-                let (start, end) = (segment.start as f64 * TIME_STEP, segment.end as f64 * TIME_STEP);
-                out.segments.push(Segment { start: offset + start, end: offset + end, text });
-            }
-            // A window whose last timestamp is 0 does not tell where the next one starts.
-            position += if next > 0 { next } else { length };
-            let is_text = |id: &i64| *id < timestamp_tokens.first;
-            let ids: Vec<i64> = sequence.token_ids.iter().copied().filter(is_text).collect();
-            let text = out.text[text_start..].to_owned();
-            out.warn_of_repetition(&text, &ids, [start, position.min(frames)]);
+        let rows: Vec<_> = windows.iter().map(|(media, prompt)| (Some(media), prompt)).collect();
+        let found = self.generate_from_prompts(&rows, config, &processors, &mut |_, _| {})?;
+        for ((recording, (_, prompt)), sequences) in recordings.iter_mut().zip(windows).zip(found) {
+            recording.prompt = Some(prompt);
+            self.add_window(recording, &sequences[0])?;
         }
-        Ok(out)
+        Ok(())
+    }
+
+    /// Adds what was generated for a window to the transcript.
+    fn add_window(&self, recording: &mut Recording, sequence: &GeneratedSequence) -> Result<()> {
+        let length = recording.window_frames();
+        let Recording { position, frames, out, .. } = recording;
+        out.truncated |= !sequence.finished;
+        let timestamp_tokens = self.generator()?.timestamp_tokens().filter(|_| recording.timestamps);
+        let Some(timestamp_tokens) = timestamp_tokens else {
+            out.text = self.tokenizer.decode(&sequence.token_ids)?;
+            out.warn_of_repetition(&out.text.clone(), &sequence.token_ids, [0, length]);
+            *position = *frames;
+            return Ok(());
+        };
+        let (text_start, start) = (out.text.len(), *position);
+        let (segments, next) = split_segments(&sequence.token_ids, timestamp_tokens, length);
+        let offset = start as f64 * TIME_STEP / 2.0;
+        for segment in segments {
+            let ids = segment.token_ids.into_iter().filter(|id| *id < timestamp_tokens.first);
+            let text = self.tokenizer.decode(&ids.collect::<Vec<_>>())?;
+            out.text += &text;
+            let (start, end) = (segment.start as f64 * TIME_STEP, segment.end as f64 * TIME_STEP);
+            out.segments.push(Segment { start: offset + start, end: offset + end, text });
+        }
+        // A window whose last timestamp is 0 does not tell where the next one starts.
+        *position += if next > 0 { next } else { length };
+        let is_text = |id: &i64| *id < timestamp_tokens.first;
+        let ids: Vec<i64> = sequence.token_ids.iter().copied().filter(is_text).collect();
+        let text = out.text[text_start..].to_owned();
+        out.warn_of_repetition(&text, &ids, [start, (*position).min(*frames)]);
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! How jobs that wait become one batch.
 
-use super::job::{EmbedJob, GenerateJob, Job};
+use super::job::{EmbedJob, Job};
 use std::collections::VecDeque;
 
 /// What one batch may hold.
@@ -41,15 +41,20 @@ pub(super) fn complete(first: EmbedJob, waiting: &mut VecDeque<Job>, budget: Bud
 /// Texts that are generated together.
 const MAX_TEXTS: usize = 16;
 
-/// The first text with those behind it.
-pub(super) fn texts(first: GenerateJob, waiting: &mut VecDeque<Job>) -> Vec<GenerateJob> {
+/// The first job with those behind it that `take` takes, which gives back those of another kind.
+pub(super) fn texts<T>(first: T, waiting: &mut VecDeque<Job>, take: fn(Job) -> Result<T, Job>) -> Vec<T> {
     let mut batch = vec![first];
-    offer(waiting, |job| match job {
-        Job::Generate(job) if batch.len() < MAX_TEXTS => {
-            batch.push(*job);
-            None
+    offer(waiting, |job| {
+        if batch.len() >= MAX_TEXTS {
+            return Some(job);
         }
-        job => Some(job),
+        match take(job) {
+            Ok(job) => {
+                batch.push(job);
+                None
+            }
+            Err(job) => Some(job),
+        }
     });
     batch
 }

@@ -1,13 +1,13 @@
 //! A model as requests see it: what it is, and how work gets to its thread.
 
 use super::{
-    job::{EmbedJob, GenerateJob, Job, Overrides, Prompt},
+    job::{Answered, EmbedJob, Job, Overrides, Pending, Prompt, Question, Speech},
     model::{Capability, LoadedModel},
     queue::Queue,
 };
 use crate::error::{ApiError, Kind};
 use mm_core::{Modality, Processor};
-use mm_reason::Generation;
+use mm_reason::{Generation, pretrained::Transcript};
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
@@ -97,8 +97,26 @@ impl ModelHandle {
         prompt: Prompt,
         overrides: Overrides,
     ) -> Result<impl Future<Output = Result<Generation, ApiError>> + use<>, ApiError> {
+        self.ask((prompt, overrides), Job::Generate)
+    }
+
+    /// Asks a question, which is answered in a batch with those of other requests.
+    pub(crate) async fn answer(&self, question: Question) -> Result<Answered, ApiError> {
+        self.ask(question, Job::Answer)?.await
+    }
+
+    /// Asks for a transcript, which is made in a batch with those of other requests.
+    pub(crate) async fn transcribe(&self, speech: Speech) -> Result<Transcript, ApiError> {
+        self.ask(speech, Job::Transcribe)?.await
+    }
+
+    fn ask<I, O>(
+        &self,
+        input: I,
+        job: fn(Box<Pending<I, O>>) -> Job,
+    ) -> Result<impl Future<Output = Result<O, ApiError>> + use<I, O>, ApiError> {
         let (reply, answer) = oneshot::channel();
-        self.push(Job::Generate(Box::new(GenerateJob { prompt, overrides, reply })))?;
+        self.push(job(Box::new(Pending { input, reply })))?;
         Ok(async { answer.await.map_err(|_| no_result())? })
     }
 

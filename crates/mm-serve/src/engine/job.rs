@@ -3,7 +3,7 @@
 use super::model::LoadedModel;
 use crate::{conversation::Conversation, error::ApiError};
 use mm_core::{Modality, Pooling, SendTensor, Source};
-use mm_reason::{Generation, generate::GenerationConfig};
+use mm_reason::{Attribution, Generation, ScoredAnswer, generate::GenerationConfig, pretrained::Transcript};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -30,12 +30,47 @@ pub(crate) enum Prompt {
 /// The options of a request, over those of the model.
 pub(crate) type Overrides = Box<dyn FnOnce(&GenerationConfig) -> Result<GenerationConfig, ApiError> + Send + 'static>;
 
-/// A text to be generated.
-pub(super) struct GenerateJob {
-    pub(super) prompt: Prompt,
-    pub(super) overrides: Overrides,
-    pub(super) reply: oneshot::Sender<Result<Generation, ApiError>>,
+/// A question about an image or a video.
+pub(crate) struct Question {
+    pub(crate) modality: Modality,
+    pub(crate) source: Source,
+    pub(crate) question: String,
+    /// The answers to choose among; any when empty.
+    pub(crate) candidates: Vec<String>,
+    /// Whether to show what the answer depends on, for models that can.
+    pub(crate) explain: bool,
 }
+
+/// The scored answers to a question, and what the best one depends on.
+pub(crate) type Answered = (Vec<ScoredAnswer>, Option<Attribution>);
+
+/// A recording to be transcribed.
+pub(crate) struct Speech {
+    pub(crate) source: Source,
+    /// The spoken language; detected when absent.
+    pub(crate) language: Option<String>,
+    pub(crate) timestamps: bool,
+    /// Sampled at this temperature; the most likely tokens when absent.
+    pub(crate) temperature: Option<f64>,
+}
+
+/// One request of those that a model computes together.
+pub(crate) struct Pending<I, O> {
+    pub(super) input: I,
+    pub(super) reply: oneshot::Sender<Result<O, ApiError>>,
+}
+
+impl<I, O> Pending<I, O> {
+    /// Replies; a client that has gone takes no reply.
+    pub(super) fn answer(self, result: Result<O, ApiError>) {
+        drop(self.reply.send(result));
+    }
+}
+
+/// A text to be generated.
+pub(super) type GenerateJob = Pending<(Prompt, Overrides), Generation>;
+pub(super) type AnswerJob = Pending<Question, Answered>;
+pub(super) type TranscribeJob = Pending<Speech, Transcript>;
 
 /// Anything else that a model computes; it knows itself whether its client has gone. It receives the error where the
 /// model cannot be loaded again.
@@ -44,6 +79,8 @@ pub(super) type CallJob = Box<dyn FnOnce(Result<&mut LoadedModel, ApiError>) + S
 pub(super) enum Job {
     Embed(EmbedJob),
     Generate(Box<GenerateJob>),
+    Answer(Box<AnswerJob>),
+    Transcribe(Box<TranscribeJob>),
     Call(CallJob),
     /// Another model needs its memory.
     Unload,
@@ -57,6 +94,10 @@ pub(super) enum Work {
     Embed(Vec<EmbedJob>),
     /// Texts, of which those with the same options are one batch.
     Generate(Vec<GenerateJob>),
+    /// Questions, of which those with the same options are one batch.
+    Answer(Vec<AnswerJob>),
+    /// Recordings, of which those with the same options are one batch.
+    Transcribe(Vec<TranscribeJob>),
     Call(CallJob),
     Unload,
     Reload,

@@ -1,5 +1,6 @@
 //! Models that compute: each is owned by one thread, and requests wait for it in a queue.
 
+mod answers;
 mod batch;
 mod context;
 mod handle;
@@ -10,10 +11,11 @@ mod pool;
 mod queue;
 mod reload;
 mod texts;
+mod transcripts;
 mod worker;
 
 pub(crate) use context::LoadContext;
 pub(crate) use handle::{ModelHandle, ModelInfo};
-pub(crate) use job::{EmbedJob, Prompt};
+pub(crate) use job::{EmbedJob, Prompt, Question, Speech};
 pub(crate) use model::{Capability, LoadedModel};
 pub(crate) use pool::ModelPool;

@@ -58,6 +58,8 @@ impl Queue {
             state.jobs.retain(|job| match job {
                 Job::Embed(job) => !job.reply.is_closed(),
                 Job::Generate(job) => !job.reply.is_closed(),
+                Job::Answer(job) => !job.reply.is_closed(),
+                Job::Transcribe(job) => !job.reply.is_closed(),
                 _ => true,
             });
             match state.jobs.pop_front() {
@@ -65,7 +67,18 @@ impl Queue {
                 Some(Job::Unload) => return Some(Work::Unload),
                 Some(Job::Reload) => return Some(Work::Reload),
                 Some(Job::Embed(first)) => return Some(Work::Embed(batch::complete(first, &mut state.jobs, budget))),
-                Some(Job::Generate(first)) => return Some(Work::Generate(batch::texts(*first, &mut state.jobs))),
+                Some(Job::Generate(first)) => {
+                    let take = |job| if let Job::Generate(job) = job { Ok(*job) } else { Err(job) };
+                    return Some(Work::Generate(batch::texts(*first, &mut state.jobs, take)));
+                }
+                Some(Job::Answer(first)) => {
+                    let take = |job| if let Job::Answer(job) = job { Ok(*job) } else { Err(job) };
+                    return Some(Work::Answer(batch::texts(*first, &mut state.jobs, take)));
+                }
+                Some(Job::Transcribe(first)) => {
+                    let take = |job| if let Job::Transcribe(job) = job { Ok(*job) } else { Err(job) };
+                    return Some(Work::Transcribe(batch::texts(*first, &mut state.jobs, take)));
+                }
                 None if state.closed => return None,
                 None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
             }

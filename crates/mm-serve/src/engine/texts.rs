@@ -1,7 +1,7 @@
 //! Generated texts of several requests.
 
 use super::{
-    job::{GenerateJob, Prompt},
+    job::{GenerateJob, Pending, Prompt},
     model::LoadedModel,
 };
 use crate::error::ApiError;
@@ -22,7 +22,7 @@ struct Text {
 }
 
 /// Generates the texts of several requests; those with the same options are a batch.
-pub(super) fn generate(model: &LoadedModel, jobs: Vec<GenerateJob>, name: &str) {
+pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &str) {
     match model {
         LoadedModel::Generator(pipeline) => {
             group(jobs, &pipeline.generation, name).into_iter().for_each(|texts| of_pipeline(pipeline, texts));
@@ -32,24 +32,30 @@ pub(super) fn generate(model: &LoadedModel, jobs: Vec<GenerateJob>, name: &str) 
         }
         _ => {
             let error = ApiError::internal("a model that does not generate was asked for a text");
-            jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone()))));
+            jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
         }
     }
 }
 
 /// The requests by their options, in their order; those whose options are invalid are answered.
 fn group(jobs: Vec<GenerateJob>, base: &GenerationConfig, name: &str) -> Vec<Vec<Text>> {
-    let mut groups: Vec<Vec<Text>> = Vec::new();
-    for GenerateJob { prompt, overrides, reply } in jobs {
+    let mut texts = Vec::with_capacity(jobs.len());
+    for Pending { input: (prompt, overrides), reply } in jobs {
         match overrides(base) {
-            Ok(config) => {
-                let text = Text { prompt, config, reply };
-                match groups.iter_mut().find(|group| group[0].config == text.config) {
-                    Some(group) => group.push(text),
-                    None => groups.push(vec![text]),
-                }
-            }
+            Ok(config) => texts.push(Text { prompt, config, reply }),
             Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+    group_by(texts, name, |one, other| one.config == other.config)
+}
+
+/// Requests by their options, in their order.
+pub(super) fn group_by<T>(jobs: Vec<T>, name: &str, same_options: impl Fn(&T, &T) -> bool) -> Vec<Vec<T>> {
+    let mut groups: Vec<Vec<T>> = Vec::new();
+    for job in jobs {
+        match groups.iter_mut().find(|group| same_options(&group[0], &job)) {
+            Some(group) => group.push(job),
+            None => groups.push(vec![job]),
         }
     }
     for group in &groups {

@@ -1,13 +1,14 @@
 //! The thread of a model: loads it, and does the work of its queue until that is closed.
 
 use super::{
+    answers,
     batch::Budget,
     context::LoadContext,
     handle::{ModelHandle, ModelInfo},
-    job::{EmbedJob, Work},
+    job::{EmbedJob, Pending, Work},
     memory::{Memory, weight_bytes},
     model::{Capability, LoadResult, LoadedModel},
-    texts,
+    texts, transcripts,
 };
 use crate::{
     Error,
@@ -78,14 +79,23 @@ impl Worker<'_> {
                 Ok(_) => self.embed(jobs),
                 Err(error) => jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone())))),
             },
-            Work::Generate(jobs) => {
-                let name = self.handle.name.clone();
-                match self.model() {
-                    Ok(model) => texts::generate(model, jobs, &name),
-                    Err(error) => jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone())))),
-                }
-            }
+            Work::Generate(jobs) => self.together(jobs, texts::generate),
+            Work::Answer(jobs) => self.together(jobs, answers::answer),
+            Work::Transcribe(jobs) => self.together(jobs, transcripts::transcribe),
             Work::Call(call) => call(self.model()),
+        }
+    }
+
+    /// Computes requests together; all get the error where the model cannot be loaded again.
+    fn together<I, O>(
+        &mut self,
+        jobs: Vec<Pending<I, O>>,
+        compute: impl FnOnce(&mut LoadedModel, Vec<Pending<I, O>>, &str),
+    ) {
+        let name = self.handle.name.clone();
+        match self.model() {
+            Ok(model) => compute(model, jobs, &name),
+            Err(error) => jobs.into_iter().for_each(|job| job.answer(Err(error.clone()))),
         }
     }
 

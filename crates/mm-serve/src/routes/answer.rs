@@ -2,7 +2,7 @@
 
 use super::{body::Body, caption::read_media};
 use crate::{
-    engine::{Capability, LoadedModel},
+    engine::{Capability, Question},
     error::ApiError,
     state::Shared,
 };
@@ -10,8 +10,8 @@ use axum::{Json, extract::State};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mm_core::{Modality, Source};
 use mm_data::decode::{ImageLimits, decode_image_bytes};
-use mm_reason::{Attribution, Request, ScoredAnswer};
-use mm_tasks::{answering::AnswerOptions, report::overlay_heatmap};
+use mm_reason::Attribution;
+use mm_tasks::report::overlay_heatmap;
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 use utoipa::ToSchema;
@@ -86,9 +86,8 @@ pub(crate) async fn answer(
     if candidates.len() > MAX_CANDIDATES {
         return Err(ApiError::too_large("candidates", candidates.len(), format!("at most {MAX_CANDIDATES}")));
     }
-    let query = Query { modality, source: source.clone(), question, candidates, explain };
-    let modality = query.modality.clone();
-    let (scores, attribution) = model.call(move |model| query.answer(model)).await?;
+    let query = Question { modality: modality.clone(), source: source.clone(), question, candidates, explain };
+    let (scores, attribution) = model.answer(query).await?;
     let best = scores.first().map(|score| score.answer.clone()).unwrap_or_default();
     let heat_map = match attribution.filter(|_| modality == Modality::IMAGE) {
         Some(attribution) => {
@@ -100,42 +99,6 @@ pub(crate) async fn answer(
     let results = scores.into_iter().take(k).zip(1..);
     let results = results.map(|(s, rank)| AnswerScore { rank, answer: s.answer, score: s.score, logit: s.logit });
     Ok(Json(AnswerResponse { answer: best, results: results.collect(), heat_map, model: info.name.clone() }))
-}
-
-struct Query {
-    modality: Modality,
-    source: Source,
-    question: String,
-    candidates: Vec<String>,
-    explain: bool,
-}
-
-impl Query {
-    fn answer(self, model: &mut LoadedModel) -> Result<(Vec<ScoredAnswer>, Option<Attribution>), ApiError> {
-        let Self { modality, source, question, candidates, explain } = self;
-        match model {
-            LoadedModel::Generator(pipeline) => {
-                let media = pipeline.encode_media(&modality, &[source])?;
-                let request = Request::Question(&question);
-                let scores = pipeline.answer(Some(&media), request, &candidates, &pipeline.generation)?;
-                let best = scores.first().map(|score| score.answer.clone()).unwrap_or_default();
-                // A model without attention maps answers without one.
-                let attribution = if explain { pipeline.explain(&media, request, &best).ok() } else { None };
-                Ok((scores, attribution))
-            }
-            LoadedModel::Answerer(answerer) => {
-                let options = |explain| AnswerOptions { candidates: candidates.clone(), generation: None, explain };
-                let questions = [(modality, source, question)];
-                let mut ask = |explain| answerer.answer(&questions, &options(explain))?.remove(0);
-                let answer = match ask(explain) {
-                    Err(_) if explain => ask(false)?,
-                    answer => answer?,
-                };
-                Ok((answer.scores, answer.attribution))
-            }
-            _ => Err(ApiError::internal("a model that does not answer was asked to")),
-        }
-    }
 }
 
 /// The image under the attribution, as a data URI.

@@ -2,7 +2,7 @@
 
 use super::subtitles::{self, Format};
 use crate::{
-    engine::{Capability, LoadedModel},
+    engine::{Capability, Speech},
     error::{ApiError, Kind},
     media::file_source,
     routes::body::in_time,
@@ -16,7 +16,7 @@ use axum::{
 };
 use mm_core::{DecodedAudio, EncodedFile, Modality, Source};
 use mm_data::decode::decode_audio_bytes;
-use mm_reason::{generate::GenerationConfig, pretrained::Transcript};
+use mm_reason::pretrained::Transcript;
 use serde_json::json;
 use utoipa::ToSchema;
 
@@ -92,17 +92,9 @@ pub(crate) async fn transcribe(
     let (model, _) = state.pool.find(model, Capability::Transcribe)?;
     let max_seconds = state.limits.max_audio_seconds;
     let source = state.decode(move || decode(&file, param, max_seconds)).await?;
-    let transcript = model.call(move |model| {
-        let LoadedModel::Generator(pipeline) = model else {
-            return Err(ApiError::internal("a model that does not generate was asked to transcribe"));
-        };
-        let mut config = GenerationConfig { num_return_sequences: 1, ..pipeline.generation.clone() };
-        if let Some(temperature) = options.temperature.filter(|t| *t > 0.0) {
-            config = GenerationConfig { do_sample: true, temperature, num_beams: 1, ..config };
-        }
-        Ok(pipeline.transcribe(&source, options.language.as_deref(), options.timestamps, &config)?)
-    });
-    transcript.await
+    let TranscriptionOptions { language, temperature, timestamps } = options;
+    let temperature = temperature.filter(|temperature| *temperature > 0.0);
+    model.transcribe(Speech { source, language, timestamps, temperature }).await
 }
 
 /// Decodes a recording once, so that its length can be checked before it is computed with.
