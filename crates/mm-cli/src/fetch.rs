@@ -138,6 +138,14 @@ impl UrlFetcher for CachedFetcher {
         self.storage.fetch(url).map_err(|error| without_url(url, &error))
     }
 
+    fn read_data(&self, url: &str, offset: u64, length: usize) -> Result<Vec<u8>, String> {
+        self.storage.read(url, offset, length).map_err(|error| without_url(url, &error))
+    }
+
+    fn unpin_data(&self, url: &str) {
+        self.storage.unpin(url);
+    }
+
     fn release_data(&self, url: &str) {
         self.storage.release(url);
     }

@@ -1,9 +1,11 @@
-//! Cells of tables: which are missing, and which texts are numbers.
+//! Cells of tables: which are missing, which texts are numbers, and the rows that hold them.
 
 mod date;
 mod number;
+mod record;
 
 pub use number::NumberFormat;
+pub use record::{Record, RecordPacker, cell_text};
 
 /// Texts that stand for a missing value, as pandas reads them; the empty text is one as well.
 pub const MISSING_VALUES: [&str; 18] = [

@@ -31,9 +31,6 @@ impl CacheKey {
             Source::Text(text) => {
                 hasher.update(b"text").update(text.as_bytes());
             }
-            Source::Value(value) => {
-                hasher.update(b"value").update(value.to_string().as_bytes());
-            }
             Source::Bytes(file) => {
                 hasher.update(b"bytes").update(file.digest());
             }
@@ -53,9 +50,10 @@ impl CacheKey {
                 seed.update(path.file_name().unwrap_or_default().as_encoded_bytes());
                 seed.update(&metadata.len().to_le_bytes());
             }
-            other => {
-                hasher.update(b"other").update(format!("{other:?}").as_bytes());
-            }
+            other => match other.json() {
+                Some(value) => drop(hasher.update(b"value").update(value.to_string().as_bytes())),
+                None => drop(hasher.update(b"other").update(format!("{other:?}").as_bytes())),
+            },
         }
         let key = hasher.finalize().to_hex()[..40].to_owned();
         let seed = if matches!(source, Source::Path(_)) { seed.finalize() } else { hasher.finalize() };

@@ -4,8 +4,10 @@
 use crate::{Error, OutputFolder, Result};
 use mm_core::EncodedFile;
 use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 /// Fetches files by URL.
@@ -26,6 +28,21 @@ pub trait UrlFetcher: Send + Sync {
         Err("this program reads no data sets by URL".to_owned())
     }
 
+    /// Some bytes of a file of a data set, from its copy where there is one: archives that together are larger than the
+    /// cache are read like this. Called from several threads.
+    ///
+    /// # Errors
+    /// Why they cannot be read, in words.
+    fn read_data(&self, url: &str, offset: u64, length: usize) -> Result<Vec<u8>, String> {
+        let copy = self.fetch_data(url)?;
+        read_part(&copy, offset, length).map_err(|e| format!("{}: {e}", copy.display()))
+    }
+
+    /// The copy may be removed where others need its space.
+    fn unpin_data(&self, url: &str) {
+        let _ = url;
+    }
+
     /// The copy is not needed any more.
     fn release_data(&self, url: &str) {
         let _ = url;
@@ -39,6 +56,12 @@ pub trait UrlFetcher: Send + Sync {
         let _ = url;
         Err("this program writes to no URL".to_owned())
     }
+}
+
+fn read_part(path: &Path, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; length];
+    file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map(|()| bytes)
 }
 
 static FETCHER: OnceLock<Box<dyn UrlFetcher>> = OnceLock::new();
@@ -107,6 +130,23 @@ pub fn release_copy(path: &Path) {
     if let (Some(fetcher), Some(url)) = (FETCHER.get(), path.to_str().filter(|_| is_remote(path))) {
         fetcher.release_data(url);
     }
+}
+
+/// Says that the copy of a URL may be removed where others need its space.
+pub(crate) fn unpin_copy(path: &Path) {
+    if let (Some(fetcher), Some(url)) = (FETCHER.get(), path.to_str().filter(|_| is_remote(path))) {
+        fetcher.unpin_data(url);
+    }
+}
+
+/// A part of the file at a URL, whether there is a copy or not.
+pub(crate) fn remote_part(url: &Arc<str>, name: String, offset: u64, length: usize, digest: [u8; 32]) -> EncodedFile {
+    let from = url.clone();
+    let read = move |offset, length| {
+        let bytes = fetcher("reads no data sets by URL").and_then(|f| f.read_data(&from, offset, length));
+        bytes.map_err(|reason| mm_core::Error::Sample(format!("{from}: {reason}")))
+    };
+    EncodedFile::in_remote(name, Arc::new(read), offset, length, digest)
 }
 
 /// The folder at a URL, which the program's [`UrlFetcher`] writes to.

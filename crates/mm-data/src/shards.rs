@@ -122,9 +122,9 @@ fn check_files(manifest: &Manifest, row: &Row) -> Result<()> {
 fn members<'a>(manifest: &Manifest, row: &'a Row) -> std::result::Result<Vec<Member<'a>>, String> {
     let mut members: Vec<Member<'a>> = Vec::new();
     let mut cells: Map<String, Value> = Map::new();
-    for (column, cell) in &row.cells {
-        if !manifest.columns.modalities.values().any(|binding| binding.columns().contains(column)) {
-            cells.insert(column.clone(), Value::from(cell.as_str()));
+    for (column, cell) in row.cells.texts() {
+        if !manifest.columns.modalities.values().any(|binding| binding.columns().iter().any(|c| c == column)) {
+            cells.insert(column.to_owned(), Value::from(cell));
         }
     }
     cells.entry("id").or_insert_with(|| Value::from(row.id.as_str()));
@@ -136,8 +136,10 @@ fn members<'a>(manifest: &Manifest, row: &'a Row) -> std::result::Result<Vec<Mem
                     members.push(Member { extension: "txt".into(), bytes: Cow::Borrowed(text.as_bytes()) });
                 }
                 Source::Text(text) => add_value(&mut cells, modality, values.len(), Value::from(text.as_str())),
-                Source::Value(value) => add_value(&mut cells, modality, values.len(), value.clone()),
-                other => return Err(format!("{} cannot be written into a shard", source_name(other))),
+                other => match other.json() {
+                    Some(value) => add_value(&mut cells, modality, values.len(), value.into_owned()),
+                    None => return Err(format!("{} cannot be written into a shard", source_name(other))),
+                },
             }
         }
     }
@@ -266,7 +268,7 @@ mod tests {
         assert_eq!((bytes(0), bytes(1)), (png.to_vec(), jpg.to_vec()));
         assert!(!again.rows[2].values.contains_key(&Modality::IMAGE));
         assert_eq!(
-            (again.rows[0].cells["kind"].as_str(), again.rows[1].cells["__key__"].as_str()),
+            (again.rows[0].cells.get("kind").unwrap(), again.rows[1].cells.get("__key__").unwrap()),
             ("animal", "000000001")
         );
         // A row with two images is refused before anything is written.

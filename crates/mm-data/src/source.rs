@@ -19,8 +19,7 @@ pub fn source_name(source: &Source) -> String {
         Source::Text(text) => text.clone(),
         Source::Path(path) => path.display().to_string(),
         Source::Bytes(file) => file.name().to_owned(),
-        Source::Value(value) => value.to_string(),
-        other => format!("{other:?}"),
+        other => other.json().map_or_else(|| format!("{other:?}"), |value| value.to_string()),
     }
 }
 
@@ -118,12 +117,11 @@ fn path_of<'a>(source: &'a Source, what: &str) -> Result<&'a Path> {
             let start: String = text.chars().take(80).collect();
             Err(sample(format!("found the text {start:?}, expected the path of {what}")))
         }
-        Source::Value(value) => {
-            let start: String = value.to_string().chars().take(80).collect();
+        Source::Bytes(file) => Err(sample(format!("{}: found bytes, expected the path of {what}", file.name()))),
+        other => {
+            let start: String = source_name(other).chars().take(80).collect();
             Err(sample(format!("found {start}, expected the path of {what}")))
         }
-        Source::Bytes(file) => Err(sample(format!("{}: found bytes, expected the path of {what}", file.name()))),
-        other => Err(sample(format!("found {other:?}, expected the path of {what}"))),
     }
 }
 

@@ -26,11 +26,11 @@ impl VectorProcessor {
 
     /// Dimension of a value; `None` if it is not a vector.
     pub fn dim_of(source: &Source) -> Option<usize> {
-        let Source::Value(value) = source else { return None };
+        let value = source.json()?;
         match value.as_array() {
             Some(items) if items.first().is_some_and(serde_json::Value::is_array) => Some(items[0].as_array()?.len()),
             Some(items) => Some(items.len()),
-            None => Some(npy_rows(value)?.ok()?.size(1).ok()? as usize),
+            None => Some(npy_rows(&value)?.ok()?.size(1).ok()? as usize),
         }
     }
 
@@ -72,10 +72,10 @@ fn finite_values(items: &[serde_json::Value]) -> Option<Vec<f32>> {
 
 impl Processor for VectorProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
-        let Source::Value(value) = source else {
+        let Some(value) = source.json() else {
             return Err(Error::Sample(format!("found {source:?}, expected a list of {} finite numbers", self.dim)));
         };
-        let steps = self.steps(value)?;
+        let steps = self.steps(&value)?;
         let [length, dim] = [steps.size(0)?, steps.size(1)?];
         if dim as usize != self.dim || length == 0 {
             let found = format!("{length} steps of {dim} numbers");

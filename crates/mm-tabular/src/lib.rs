@@ -12,7 +12,8 @@ use mm_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -145,15 +146,20 @@ impl TabularConfig {
     /// # Errors
     /// When a value is not an object.
     pub fn fit(values: &[&Source]) -> Result<Self> {
-        let mut cells: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-        for source in values {
-            for (column, value) in object(source)? {
-                cells.entry(column).or_default().push(value);
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        for value in values {
+            match value {
+                Source::Value(Value::Object(cells)) => names.extend(cells.keys().map(String::as_str)),
+                Source::Record(record) => names.extend(record.columns()),
+                other => return Err(not_cells(other)),
             }
         }
         let mut out = Self::default();
-        for (name, cells) in cells {
-            let cells: Vec<&Value> = cells.into_iter().filter(|v| !is_missing(&text(v))).collect();
+        // One column after the other, so that the values of one are in memory.
+        for name in names {
+            let cells = values.iter().map(|value| cell(value, name)).collect::<Result<Vec<_>>>()?;
+            let cells = cells.iter().flatten().map(AsRef::as_ref);
+            let cells: Vec<&Value> = cells.filter(|value: &&Value| !is_missing(&text(value))).collect();
             if cells.is_empty() {
                 continue;
             }
@@ -187,11 +193,17 @@ impl TabularConfig {
     }
 }
 
-fn object(source: &Source) -> Result<&serde_json::Map<String, Value>> {
+/// The cell of a column, if the row has one.
+fn cell<'a>(source: &'a Source, column: &str) -> Result<Option<Cow<'a, Value>>> {
     match source {
-        Source::Value(Value::Object(cells)) => Ok(cells),
-        other => Err(Error::Sample(format!("found {other:?}, expected an object of cells by column name"))),
+        Source::Value(Value::Object(cells)) => Ok(cells.get(column).map(Cow::Borrowed)),
+        Source::Record(record) => Ok(record.value(column).map(Cow::Owned)),
+        other => Err(not_cells(other)),
     }
+}
+
+fn not_cells(source: &Source) -> Error {
+    Error::Sample(format!("found {source:?}, expected an object of cells by column name"))
 }
 
 /// An object of cells by column name → `[dim]` float32.
@@ -226,16 +238,15 @@ impl TabularProcessor {
 
 impl Processor for TabularProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
-        let cells = object(source)?;
         let mut out: Vec<f32> = Vec::with_capacity(self.config.dim() as usize);
         for (index, column) in self.config.numeric.iter().enumerate() {
-            column.encode(self.number(index, cells.get(&column.name)), &mut out);
+            column.encode(self.number(index, cell(source, &column.name)?.as_deref()), &mut out);
         }
         for column in &self.config.categorical {
             let start = out.len();
             out.resize(start + column.values.len() + 1, 0.0);
-            if let Some(value) = cells.get(&column.name).filter(|v| !v.is_null()) {
-                let value = text(value);
+            if let Some(value) = cell(source, &column.name)?.filter(|value| !value.is_null()) {
+                let value = text(&value);
                 let index = column.values.iter().position(|v| *v == value).unwrap_or(column.values.len());
                 out[start + index] = 1.0;
             }

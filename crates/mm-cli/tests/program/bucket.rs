@@ -20,7 +20,9 @@ pub(crate) struct Server {
 #[derive(Default)]
 pub(crate) struct Requests {
     all: AtomicUsize,
+    /// Whole files.
     pub(crate) downloads: AtomicUsize,
+    pub(crate) parts: AtomicUsize,
     pub(crate) failed: AtomicUsize,
 }
 
@@ -87,6 +89,8 @@ struct Request {
     query: String,
     /// Whether it is to write only what is not there.
     is_new: bool,
+    /// The first and the last byte that are asked for.
+    range: Option<(usize, usize)>,
     body: Vec<u8>,
 }
 
@@ -107,7 +111,10 @@ impl Request {
         let is_new =
             ["if-none-match: *", "x-goog-if-generation-match: 0"].iter().any(|header| lowercase.contains(header));
         let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?.into_owned();
-        Some(Self { method, path, query: query.to_owned(), is_new, body })
+        let range = lowercase.lines().find_map(|line| line.strip_prefix("range: bytes="));
+        let range = range.and_then(|range| range.trim().split_once('-'));
+        let range = range.and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        Some(Self { method, path, query: query.to_owned(), is_new, range, body })
     }
 }
 
@@ -138,6 +145,10 @@ fn reply(request: &Request, folder: &Path, counted: &Requests) -> Reply {
         ("GET", "/bucket") => return list(query, folder),
         _ => {}
     }
+    if let Some(key) = path.strip_prefix("/bucket/whole/") {
+        // As a server that sends no parts.
+        return get(method, None, &folder.join(key), counted);
+    }
     let key = path.strip_prefix("/bucket/").or_else(|| path.strip_prefix("/datasets/org/name/resolve/main/"));
     let fixed = "ETag: \"1\"\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n";
     match (method.as_str(), key) {
@@ -151,18 +162,24 @@ fn reply(request: &Request, folder: &Path, counted: &Requests) -> Reply {
             let _ = std::fs::remove_file(folder.join(key));
             Reply::ok("")
         }
-        (_, Some(key)) => get(method, &folder.join(key), counted),
+        (_, Some(key)) => get(method, request.range, &folder.join(key), counted),
     }
 }
 
-fn get(method: &str, path: &Path, counted: &Requests) -> Reply {
+fn get(method: &str, range: Option<(usize, usize)>, path: &Path, counted: &Requests) -> Reply {
     let Ok(bytes) = std::fs::read(path) else { return Reply::status("404 Not Found") };
     let Ok(modified) = path.metadata().and_then(|m| m.modified()) else { return Reply::status("404 Not Found") };
+    let (tag, date) = (blake3::hash(&bytes).to_hex(), httpdate::fmt_http_date(modified));
+    let fixed = format!("ETag: \"{tag}\"\r\nLast-Modified: {date}\r\n");
+    if let Some((first, last)) = range {
+        counted.parts.fetch_add(1, Ordering::SeqCst);
+        let headers = format!("{fixed}Content-Range: bytes {first}-{last}/{}\r\n", bytes.len());
+        return Reply { status: "206 Partial Content", headers, body: bytes[first..=last].to_vec() };
+    }
     if method == "GET" {
         counted.downloads.fetch_add(1, Ordering::SeqCst);
     }
-    let (tag, date) = (blake3::hash(&bytes).to_hex(), httpdate::fmt_http_date(modified));
-    Reply::ok(bytes).with(&format!("ETag: \"{tag}\"\r\nLast-Modified: {date}\r\n"))
+    Reply::ok(bytes).with(&fixed)
 }
 
 /// Complete or absent, as S3.

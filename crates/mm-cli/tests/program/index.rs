@@ -140,13 +140,13 @@ fn rows_are_deleted_exported_compared_and_checked() {
     let table = mm_data::Table::read(&folder.join("rows.parquet"), &mm_data::TableOptions::default()).unwrap();
     for (cells, line) in table.rows.iter().zip(rows.lines()) {
         let row: Value = serde_json::from_str(line).unwrap();
-        let cell = |name: &str| cells.get(name).unwrap().as_str().unwrap().to_owned();
+        let cell = |name: &str| cells.get(name).unwrap().to_owned();
         assert_eq!(
             (cell("id"), cell("text")),
             (row["id"].as_str().unwrap().into(), row["text"].as_str().unwrap().into())
         );
         assert_eq!(cell("split"), row["payload"]["split"].as_str().unwrap());
-        assert_eq!(cells.get("embedding").unwrap().as_array().unwrap().len(), theirs.len());
+        assert_eq!(cells.value("embedding").unwrap().as_array().unwrap().len(), theirs.len());
     }
     let clusters = ["clusters", "--store", "s", "--k", "3", "--examples", "2", "--json"];
     let output = run(&[&clusters[..], &["--out", "clusters.jsonl", "--report", "clusters.html"]].concat());

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open(run.join("checkpoints/last.safetensors")).unwrap();
     checkpoint.names().map(|n| (n.to_owned(), checkpoint.get(n).unwrap().to_bytes().unwrap())).collect()
 }

@@ -44,6 +44,41 @@ fn shards_of_a_bucket_are_embedded_as_those_of_a_folder() {
 }
 
 #[test]
+fn shards_that_exceed_the_cache_are_read_in_parts() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let store = shards(&workspace);
+    let server = Server::start(&store, 7);
+    let largest = (0..6).map(|n| store.join(format!("d-{n:06}.tar")).metadata().unwrap().len()).max().unwrap();
+    // Two of the six shards.
+    let limit = (2 * largest).to_string();
+    let limits = [("MM_STORAGE_CACHE_BYTES", limit.as_str())];
+    let train = |manifest: &str, out: &str| {
+        let settings = [
+            format!("data.manifest=\"{manifest}\""),
+            format!("cache_dir=\"features-{out}\""),
+            "train.epochs=2".to_owned(),
+        ];
+        let options = settings.iter().flat_map(|setting| ["--set", setting]);
+        let arguments = ["train", "config.toml", "--out", out, "--device", "cpu", "--threads", "1"];
+        ok(&server.mm_with(&arguments.into_iter().chain(options).collect::<Vec<_>>(), folder, &limits));
+        crate::resume::tensors(&folder.join(out))
+    };
+    let expected = train("store/d-{000000..000005}.tar", "local");
+    assert!(train("s3://bucket/d-{000000..000005}.tar", "remote") == expected);
+    let counts = || [&server.requests.downloads, &server.requests.parts].map(|count| count.load(Ordering::SeqCst));
+    let [downloads, parts] = counts();
+    assert!(downloads >= 6 && parts > 0, "{downloads} downloads, {parts} parts");
+    let folders = std::fs::read_dir(folder.join("cache/mm/storage")).unwrap().flatten();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).unwrap().flatten());
+    let copies = files.filter(|file| file.file_name().to_string_lossy().starts_with("of-")).count();
+    assert!((1..=2).contains(&copies), "{copies}");
+    // A server that sends no parts.
+    let web = format!("http://{}/bucket/whole/d-{{000000..000005}}.tar", server.address);
+    assert!(train(&web, "web") == expected);
+}
+
+#[test]
 fn a_table_on_a_server_names_the_files_next_to_it() {
     let workspace = Workspace::new();
     let folder = workspace.path();

@@ -1,7 +1,7 @@
 //! Raw values of samples.
 
 use super::{DecodedAudio, DecodedImage};
-use crate::{Error, Result};
+use crate::{Error, Result, cells::Record};
 use std::{
     borrow::Cow,
     fmt,
@@ -27,6 +27,27 @@ pub enum Source {
     Samples(DecodedAudio),
     /// Any other value (numbers, lists, objects), for modalities of other crates.
     Value(serde_json::Value),
+    /// The cells of several columns of a row, for modalities of other crates: an object of cells by column name.
+    Record(Record),
+}
+
+impl Source {
+    /// The value of [`Source::Value`] and, as an object, of [`Source::Record`]; `None` of texts and files.
+    ///
+    /// ```
+    /// use mm_core::{Source, cells::RecordPacker};
+    /// let cells = serde_json::json!({"age": 4, "breed": "husky"});
+    /// let record = RecordPacker::default().pack(cells.as_object().unwrap());
+    /// assert_eq!(Source::Record(record).json().as_deref(), Some(&cells));
+    /// assert_eq!(Source::Text("a dog".into()).json(), None);
+    /// ```
+    pub fn json(&self) -> Option<Cow<'_, serde_json::Value>> {
+        match self {
+            Self::Value(value) => Some(Cow::Borrowed(value)),
+            Self::Record(record) => Some(Cow::Owned(record.to_object().into())),
+            _ => None,
+        }
+    }
 }
 
 macro_rules! from {
@@ -45,6 +66,7 @@ from! {
     DecodedImage => Image;
     DecodedAudio => Samples;
     serde_json::Value => Value;
+    Record => Record;
 }
 
 impl From<&str> for Source {
@@ -74,8 +96,12 @@ enum Data {
     Memory(Arc<[u8]>),
     Part { file: Arc<Mutex<File>>, offset: u64 },
     PartOf { path: Arc<Path>, offset: u64 },
+    PartOfRemote { read: ReadPart, offset: u64 },
     Remote(Arc<dyn Fn() -> Result<PathBuf> + Send + Sync>),
 }
+
+/// Reads so many bytes of a file that is elsewhere, from an offset on.
+pub type ReadPart = Arc<dyn Fn(u64, usize) -> Result<Vec<u8>> + Send + Sync>;
 
 impl EncodedFile {
     /// Bytes in memory. The name is used in messages; its extension helps decoders that need one.
@@ -106,6 +132,21 @@ impl EncodedFile {
         digest: [u8; 32],
     ) -> Self {
         Self { name: name.into(), digest, length, data: Data::PartOf { path: path.into(), offset } }
+    }
+
+    /// `length` bytes from `offset` on of a file that is elsewhere, whose blake3 hash is `digest`. They are requested
+    /// whenever they are read; other bytes than these are an error.
+    ///
+    /// ```
+    /// use mm_core::EncodedFile;
+    /// let digest = *blake3::hash(b"cat").as_bytes();
+    /// let read = |offset: u64, length: usize| Ok(b"a cat sleeps"[offset as usize..][..length].to_vec());
+    /// let file = EncodedFile::in_remote("cat.txt", std::sync::Arc::new(read), 2, 3, digest);
+    /// assert_eq!(&*file.read()?, b"cat");
+    /// # Ok::<(), mm_core::Error>(())
+    /// ```
+    pub fn in_remote(name: impl Into<Arc<str>>, read: ReadPart, offset: u64, length: usize, digest: [u8; 32]) -> Self {
+        Self { name: name.into(), digest, length, data: Data::PartOfRemote { read, offset } }
     }
 
     /// The file at a URL; `fetch` downloads it, unless it is there, and returns where it is. The file is identified by
@@ -153,7 +194,7 @@ impl EncodedFile {
     pub fn path(&self) -> Result<Option<PathBuf>> {
         match &self.data {
             Data::Remote(fetch) => fetch().map(Some),
-            Data::Memory(_) | Data::Part { .. } | Data::PartOf { .. } => Ok(None),
+            Data::Memory(_) | Data::Part { .. } | Data::PartOf { .. } | Data::PartOfRemote { .. } => Ok(None),
         }
     }
 
@@ -172,6 +213,14 @@ impl EncodedFile {
                 let read = File::open(path).and_then(|mut file| self.read_part(&mut file, *offset));
                 let within = |e| Error::Sample(format!("{}: {} cannot be read: {e}", path.display(), self.name));
                 read.map(Cow::Owned).map_err(within)
+            }
+            Data::PartOfRemote { read, offset } => {
+                let bytes = read(*offset, self.length)?;
+                if *blake3::hash(&bytes).as_bytes() != self.digest {
+                    let reason = "found other bytes than when the table was read: its file has changed meanwhile";
+                    return Err(Error::Sample(format!("{}: {reason}; start again", self.name)));
+                }
+                Ok(Cow::Owned(bytes))
             }
             Data::Remote(fetch) => std::fs::read(fetch()?).map(Cow::Owned).map_err(|e| self.unreadable(&e)),
         }

@@ -136,7 +136,7 @@ impl ColumnInference<'_> {
     /// The modality of another crate that a column is of.
     fn recognized(&self, table: &Table, column: &str) -> Option<String> {
         let recognize = self.recognize?;
-        recognize(column, &table.sample(column, MAX_INSPECTED))
+        recognize(column, &table.sample(column, MAX_INSPECTED).iter().collect::<Vec<_>>())
     }
 
     fn is_wanted(&self, modality: &str) -> bool {
@@ -164,7 +164,8 @@ pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnIn
             candidates.entry(modality).or_default().push(name);
             continue;
         }
-        let stats = ColumnStats::of(table, name);
+        let sample = table.sample(name, MAX_INSPECTED);
+        let stats = ColumnStats::of(&sample);
         match file_modality(&stats.cells) {
             // An id that looks like a file name is none, unless there is such a file and nothing else.
             Some(modality) if is_id_name(name) => {
@@ -212,10 +213,10 @@ struct ColumnStats<'a> {
 }
 
 impl<'a> ColumnStats<'a> {
-    fn of(table: &'a Table, column: &'a str) -> Self {
+    fn of(sample: &'a [Value]) -> Self {
         let is_value =
             |cell: &&Value| first_value(cell).is_some_and(|v| blob_extension(v).is_some() || text_of(v).is_some());
-        let cells: Vec<&Value> = table.sample(column, MAX_INSPECTED).into_iter().filter(is_value).collect();
+        let cells: Vec<&Value> = sample.iter().filter(is_value).collect();
         let texts = cells.iter().filter_map(|c| text_of(first_value(c)?)).collect();
         Self { cells, texts }
     }

@@ -18,11 +18,16 @@ use crate::{
     fetch::{check_fetcher, resolve},
 };
 use infer::infer_columns;
-use mm_core::{Modality, Source};
+use litemap::LiteMap;
+use mm_core::{
+    Modality, Source,
+    cells::{Record, RecordPacker},
+};
 use schema::check_columns;
 use serde::{Deserialize, Serialize};
 use split::group_of;
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
@@ -63,6 +68,9 @@ impl ManifestConfig {
     }
 }
 
+/// Modality → raw values, sorted by modality. A sorted list: a tree takes half a kilobyte for one entry.
+pub type RowValues = LiteMap<Modality, Vec<Source>>;
+
 /// One row of a manifest: one sample.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -79,16 +87,20 @@ pub struct Row {
     /// The split.
     pub split: Split,
     /// Modality → raw values; missing modalities have no entry.
-    pub values: BTreeMap<Modality, Vec<Source>>,
+    pub values: RowValues,
     /// Modality → the language of each value; only modalities with at least one stated language have an entry.
     pub languages: BTreeMap<Modality, Vec<Option<String>>>,
-    /// All cells that have a text form, by column, for reports.
-    pub cells: BTreeMap<String, String>,
+    /// All cells by column.
+    pub cells: Record,
 }
 
 impl Row {
     /// A row of these values that is an item of its own, in the training split, without label, languages or cells.
-    pub fn new(id: impl Into<String>, number: usize, values: BTreeMap<Modality, Vec<Source>>) -> Self {
+    pub fn new(
+        id: impl Into<String>,
+        number: usize,
+        values: impl IntoIterator<Item = (Modality, Vec<Source>)>,
+    ) -> Self {
         let id = id.into();
         Self {
             item: id.clone(),
@@ -97,9 +109,9 @@ impl Row {
             label: None,
             order: number as f64,
             split: Split::Train,
-            values,
+            values: values.into_iter().collect(),
             languages: BTreeMap::new(),
-            cells: BTreeMap::new(),
+            cells: Record::default(),
         }
     }
 
@@ -172,9 +184,16 @@ impl Manifest {
             let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
             let files =
                 Files::OfTable { folder: &folder, blobs: table.blobs.as_deref(), fetch_urls: config.fetch_urls };
-            let reader = RowReader { path: &path, files, columns, split: &config.split, file_split: split };
+            let reader = RowReader {
+                path: &path,
+                files,
+                columns,
+                split: &config.split,
+                file_split: split,
+                packer: RefCell::default(),
+            };
             for (index, cells) in table.rows.into_iter().enumerate() {
-                let mut row = reader.read(index + 1, &cells)?;
+                let mut row = reader.read(index + 1, cells)?;
                 // Ids must be unique within a file; the ids of separate files may coincide and are then distinguished
                 // by their split.
                 if let Some(split) = split.filter(|s| *s != Split::Train)
@@ -217,11 +236,17 @@ impl Manifest {
         let columns = Columns { id: columns.id.clone().filter(|id| !id.is_empty()), ..columns.clone() };
         check_columns(&table.path, table, &columns, &split)?;
         let files = Files::Given(file);
-        let reader =
-            RowReader { path: &table.path, files, columns: &columns, split: &split, file_split: Some(Split::Test) };
+        let reader = RowReader {
+            path: &table.path,
+            files,
+            columns: &columns,
+            split: &split,
+            file_split: Some(Split::Test),
+            packer: RefCell::default(),
+        };
         let (mut rows, mut ids): (Vec<Row>, HashMap<String, usize>) = (Vec::new(), HashMap::new());
         for (cells, number) in table.rows.iter().zip(1..) {
-            let row = reader.read(number, cells)?;
+            let row = reader.read(number, cells.clone())?;
             if let Some(first) = ids.insert(row.id.clone(), number) {
                 let reason = format!("the id `{}` was already used in row {first}; ids must be unique", row.id);
                 return Err(reader.error(number, reason));
@@ -275,7 +300,7 @@ impl Dataset for Manifest {
     }
 
     fn cell(&self, index: usize, column: &str) -> Option<&str> {
-        self.rows[index].cells.get(column).map(String::as_str)
+        self.rows[index].cells.get(column)
     }
 }
 
@@ -298,12 +323,14 @@ struct RowReader<'a> {
     split: &'a SplitConfig,
     /// The split of all rows, where the file holds one split.
     file_split: Option<Split>,
+    /// Makes the values of several columns, which share their names.
+    packer: RefCell<RecordPacker>,
 }
 
 impl RowReader<'_> {
-    fn read(&self, number: usize, cells: &Cells) -> Result<Row> {
+    fn read(&self, number: usize, cells: Record) -> Result<Row> {
         let columns = self.columns;
-        let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).and_then(cell_text);
+        let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).map(ToOwned::to_owned);
         let id = match &columns.id {
             Some(column) => text(&columns.id)
                 .ok_or_else(|| self.error(number, format!("column `{column}` is empty, expected an id")))?,
@@ -319,14 +346,20 @@ impl RowReader<'_> {
             })?,
             None => number as f64,
         };
-        let (mut values, mut languages) = (BTreeMap::new(), BTreeMap::new());
-        let reader = ValueReader { cells, files: self.files, row: number };
+        let (mut values, mut languages) = (RowValues::with_capacity(columns.modalities.len()), BTreeMap::new());
+        let reader = ValueReader { cells: &cells, files: self.files, row: number, packer: &self.packer };
         for (name, binding) in &columns.modalities {
             let found = reader.read(binding, name);
             if found.is_empty() {
                 continue;
             }
-            let (sources, stated): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+            // As large as needed: lists that grow have room for four.
+            let mut sources = Vec::with_capacity(found.len());
+            let mut stated = Vec::with_capacity(found.len());
+            for (source, language) in found {
+                sources.push(source);
+                stated.push(language);
+            }
             values.insert(Modality::from(name.as_str()), sources);
             // Lists without any language are not stored: they would double the memory of a large table.
             if stated.iter().any(Option::is_some) {
@@ -335,7 +368,7 @@ impl RowReader<'_> {
         }
         let item = text(&columns.item).unwrap_or_else(|| id.clone());
         Ok(Row {
-            split: self.split_of(number, cells, &item)?,
+            split: self.split_of(number, &cells, &item)?,
             order,
             item,
             label: text(&columns.label),
@@ -343,13 +376,13 @@ impl RowReader<'_> {
             number,
             values,
             languages,
-            cells: cells.iter().filter_map(|(k, v)| cell_text(v).map(|v| (k.clone(), v))).collect(),
+            cells,
         })
     }
 
     /// Rows of a group are in one split; rows of an item as well where there are no groups.
-    fn split_of(&self, number: usize, cells: &Cells, item: &str) -> Result<Split> {
-        let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).and_then(cell_text);
+    fn split_of(&self, number: usize, cells: &Record, item: &str) -> Result<Split> {
+        let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c));
         let group = self.split.group.as_ref().and_then(|group| group_of(cells, group));
         let group = group.as_deref().unwrap_or(item);
         match (self.file_split, &self.split.column) {

@@ -1,10 +1,8 @@
 //! Train, validation and test splits.
 
-use super::{
-    binding::ColumnBinding,
-    table::{Cells, cell_key, cell_text},
-};
+use super::{binding::ColumnBinding, table::cell_key};
 use crate::{Error, Result};
+use mm_core::cells::Record;
 use serde::{Deserialize, Serialize};
 
 /// A split of a data set.
@@ -68,16 +66,17 @@ impl Default for SplitConfig {
 }
 
 /// The group of a row: the text of one column, none where the cell is empty; the values of several columns.
-pub(super) fn group_of(cells: &Cells, group: &ColumnBinding) -> Option<String> {
+pub(super) fn group_of(cells: &Record, group: &ColumnBinding) -> Option<String> {
     match group {
-        ColumnBinding::Single(column) => cells.get(column).and_then(cell_text),
+        ColumnBinding::Single(column) => cells.get(column).map(ToOwned::to_owned),
         ColumnBinding::Multiple(columns) => Some(row_key(cells, columns)),
     }
 }
 
 /// What rows have in common that are equal in these columns; encoded files are compared by their bytes.
-pub fn row_key(cells: &Cells, columns: &[String]) -> String {
-    let keys: Vec<String> = columns.iter().map(|column| cells.get(column).map_or_else(String::new, cell_key)).collect();
+pub fn row_key(cells: &Record, columns: &[String]) -> String {
+    let keys: Vec<String> =
+        columns.iter().map(|column| cells.value(column).as_ref().map_or_else(String::new, cell_key)).collect();
     keys.join("\u{1f}")
 }
 

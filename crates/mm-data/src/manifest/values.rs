@@ -2,15 +2,21 @@
 
 use super::{
     binding::ColumnBinding,
-    table::{Blobs, Cells, cell_text},
+    table::{Blobs, cell_text},
 };
 use crate::{
     fetch::{is_fetchable, is_remote, remote_data_file, remote_file},
     file_type::FILE_EXTENSIONS,
 };
-use mm_core::{Modality, Source, cells::is_missing};
+use mm_core::{
+    Modality, Source,
+    cells::{Record, RecordPacker, is_missing},
+};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 /// A raw value and its language, where the cell states one.
 pub(super) type TaggedSource = (Source, Option<String>);
@@ -36,10 +42,11 @@ pub(super) enum Files<'a> {
 
 /// Reads the values of one row.
 pub(super) struct ValueReader<'a> {
-    pub(super) cells: &'a Cells,
+    pub(super) cells: &'a Record,
     pub(super) files: Files<'a>,
     /// The row in messages.
     pub(super) row: usize,
+    pub(super) packer: &'a RefCell<RecordPacker>,
 }
 
 impl ValueReader<'_> {
@@ -53,19 +60,17 @@ impl ValueReader<'_> {
 
     /// The value that several columns form together.
     fn read_joined(&self, columns: &[String], modality: &str) -> Vec<TaggedSource> {
-        let filled = |v: &&Value| !(v.is_null() || v.as_str().is_some_and(is_missing));
+        let is_filled = |column: &&str| self.cells.has_value(column) && !self.cells.get(column).is_some_and(is_missing);
+        let mut filled = columns.iter().map(String::as_str).filter(is_filled);
         match modality {
             "text" => {
-                let texts: Vec<String> =
-                    columns.iter().filter_map(|c| self.cells.get(c).filter(filled).and_then(cell_text)).collect();
+                let texts: Vec<&str> = filled.filter_map(|column| self.cells.get(column)).collect();
                 if texts.is_empty() { Vec::new() } else { vec![(Source::Text(texts.join("\n")), None)] }
             }
             "image" | "audio" | "video" => columns.iter().flat_map(|c| self.read_column(c, modality)).collect(),
             _ => {
-                let present =
-                    columns.iter().filter_map(|c| Some((c.clone(), self.cells.get(c).filter(filled)?.clone())));
-                let object: Cells = present.collect();
-                if object.is_empty() { Vec::new() } else { vec![(Source::Value(Value::Object(object)), None)] }
+                let record = self.packer.borrow_mut().select(self.cells, &mut filled);
+                if record.is_empty() { Vec::new() } else { vec![(Source::Record(record), None)] }
             }
         }
     }
@@ -73,7 +78,7 @@ impl ValueReader<'_> {
     /// The values of a cell: a list holds several.
     fn read_column(&self, column: &str, modality: &str) -> Vec<TaggedSource> {
         let is_file = FILE_EXTENSIONS.iter().any(|(m, _)| *m == modality);
-        match self.cells.get(column) {
+        match &self.cells.value(column) {
             None => Vec::new(),
             Some(Value::Array(items)) if is_file || modality == "text" => {
                 items.iter().filter_map(|item| self.read_one(item, column, modality, is_file)).collect()

@@ -8,6 +8,7 @@
 //! 429 or 5xx, and connections that break, are tried again.
 
 mod objects;
+mod parts;
 mod stores;
 
 use crate::{
@@ -122,10 +123,15 @@ impl Storage {
         Ok(self.used(copy))
     }
 
+    /// The copy may be removed where others need its space.
+    pub fn unpin(&self, url: &str) {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.copy_of(url));
+    }
+
     /// Deletes the copy of a file that is not needed any more.
     pub fn release(&self, url: &str) {
         let copy = self.copy_of(url);
-        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(&copy);
+        self.unpin(url);
         if let Some(folder) = copy.parent() {
             let _ = fs::remove_file(folder.join("info.json"));
             let _ = fs::remove_file(&copy);

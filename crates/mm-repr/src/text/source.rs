@@ -15,8 +15,7 @@ pub(crate) fn read_text(source: &Source) -> Result<Cow<'_, str>> {
             }
             bytes => Err(Error::Sample(format!("{}: found {} bytes, expected a text", file.name(), bytes.len()))),
         },
-        Source::Value(value) => Err(Error::Sample(format!("found {value}, expected a text"))),
-        other => Err(Error::Sample(format!("found {other:?}, expected a text"))),
+        other => Err(Error::Sample(format!("found {}, expected a text", mm_data::source_name(other)))),
     }
 }
 

@@ -193,7 +193,7 @@ fn embed_batch(
             Some((modality.clone(), vec![source]))
         };
         let id = format!("batch {}, row {}", summary.batches + 1, row + 1);
-        Row::new(id, row + 1, columns.iter().filter_map(value).collect())
+        Row::new(id, row + 1, columns.iter().filter_map(value))
     };
     let rows: Vec<Row> = (0..batch.num_rows()).map(row).collect();
     let all: Vec<usize> = (0..rows.len()).collect();

@@ -34,8 +34,8 @@ struct EmbeddingColumn {
 /// A table with the columns `id`, `row` (the number in the file) and the cells of some rows as texts.
 pub(super) fn metadata_bytes(manifest: &Manifest, rows: &[usize]) -> ParquetResult<Vec<u8>> {
     let rows: Vec<&Row> = rows.iter().map(|row| &manifest.rows[*row]).collect();
-    let is_own = |column: &&String| !["id", "row"].contains(&column.as_str());
-    let columns: BTreeSet<&String> = rows.iter().flat_map(|row| row.cells.keys()).filter(is_own).collect();
+    let texts = rows.iter().flat_map(|row| row.cells.texts());
+    let columns: BTreeSet<&str> = texts.map(|(column, _)| column).filter(|c| !["id", "row"].contains(c)).collect();
     let field = |name: &str, kind, repetition, logical| {
         let field = Type::primitive_type_builder(name, kind).with_repetition(repetition).with_logical_type(logical);
         field.build().map(Arc::new)
@@ -57,8 +57,8 @@ pub(super) fn metadata_bytes(manifest: &Manifest, rows: &[usize]) -> ParquetResu
             0 => write_values::<ByteArrayType>(&mut column, rows.iter().map(|row| row.id.as_str().into()))?,
             1 => write_values::<Int64Type>(&mut column, rows.iter().map(|row| row.number as i64))?,
             _ => {
-                let name = cells.next().map(|name| name.as_str()).unwrap_or_default();
-                let values = rows.iter().map(|row| row.cells.get(name).map(|cell| cell.as_str().into()));
+                let name = cells.next().copied().unwrap_or_default();
+                let values = rows.iter().map(|row| row.cells.get(name).map(Into::into));
                 write_optional::<ByteArrayType>(&mut column, values)?;
             }
         }

@@ -216,7 +216,7 @@ fn embed_first_values(
 ) -> Result<Option<Vec<ValueVector>>> {
     let mut first = manifest.clone();
     for row in &mut first.rows {
-        row.values.values_mut().for_each(|values| values.truncate(1));
+        row.values.iter_mut().for_each(|(_, values)| values.truncate(1));
     }
     embed_values(job.model, &first, rows, job.modalities, job.options, stop)
 }

@@ -107,7 +107,7 @@ impl FinetuningConfig {
                 Some(column) => {
                     // One question a row: the first, which is also the one that is evaluated.
                     row.values.entry(Modality::TEXT).and_modify(|texts| texts.truncate(1));
-                    let cell = row.cells.get(column).map(|t| t.trim()).filter(|t| !t.is_empty());
+                    let cell = row.cells.get(column).map(str::trim).filter(|t| !t.is_empty());
                     cell.map(|t| vec![Source::Text(t.to_owned())])
                 }
                 None => row.values.remove(&Modality::TEXT),

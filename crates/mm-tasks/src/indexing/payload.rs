@@ -24,8 +24,7 @@ pub(super) struct PayloadColumns {
 
 impl PayloadColumns {
     pub(super) fn infer(manifest: &Manifest) -> Self {
-        let cells = manifest.rows.iter().flat_map(|row| &row.cells);
-        let mut columns = Self::infer_cells(cells.map(|(column, cell)| (column.as_str(), cell.as_str())));
+        let mut columns = Self::infer_cells(manifest.rows.iter().flat_map(|row| row.cells.texts()));
         let text = manifest.columns.modalities.get(Modality::TEXT.name());
         columns.texts.extend(text.into_iter().flat_map(|binding| binding.columns().iter().cloned()));
         columns
@@ -67,11 +66,11 @@ impl PayloadColumns {
     /// The payload of a row: its cells, and the paths of its files by modality.
     pub(super) fn payload(&self, row: &Row) -> Payload {
         let mut payload = Payload::new();
-        for (column, cell) in row.cells.iter().filter(|(column, _)| !self.texts.contains(*column)) {
-            payload.insert(column.clone(), self.value(column, cell));
+        for (column, cell) in row.cells.texts().filter(|(column, _)| !self.texts.contains(*column)) {
+            payload.insert(column.to_owned(), self.value(column, cell));
         }
         for (modality, values) in row.values.iter().filter(|(modality, _)| **modality != Modality::TEXT) {
-            let paths: Vec<Value> = values.iter().filter(|v| !matches!(v, Source::Value(_))).map(path).collect();
+            let paths: Vec<Value> = values.iter().filter(|v| v.json().is_none()).map(path).collect();
             match <[Value; 1]>::try_from(paths) {
                 Ok([path]) => drop(payload.insert(modality.name().to_owned(), path)),
                 Err(paths) if paths.is_empty() => {}

@@ -2,12 +2,9 @@
 
 use super::version::source_key;
 use crate::{Error, Result};
-use mm_core::{Modality, Source};
+use mm_core::{Modality, Source, cells::RecordPacker};
 use mm_data::{FILE_EXTENSIONS, Manifest, ManifestConfig, Row};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Extensions of text files.
 const TEXT_EXTENSIONS: [&str; 2] = ["txt", "md"];
@@ -48,10 +45,10 @@ impl DataSource {
     /// When the folder cannot be read or has no such file.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let root = canonical(folder)?;
-        let mut rows = Vec::new();
+        let (mut rows, mut packer) = (Vec::new(), RecordPacker::default());
         for path in files(&root)? {
             let Some(modality) = file_modality(&path) else { continue };
-            rows.push(file_row(&root, path, modality, rows.len() + 1));
+            rows.push(file_row(&root, path, modality, rows.len() + 1, &mut packer));
         }
         if rows.is_empty() {
             let known: Vec<&str> = FILE_EXTENSIONS.iter().flat_map(|(_, list)| list.iter().copied()).collect();
@@ -89,7 +86,7 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn file_row(root: &Path, path: PathBuf, modality: Modality, number: usize) -> Row {
+fn file_row(root: &Path, path: PathBuf, modality: Modality, number: usize, packer: &mut RecordPacker) -> Row {
     let relative = path.strip_prefix(root).unwrap_or(&path);
     let id = relative.to_string_lossy().replace('\\', "/");
     let folder = relative.parent().unwrap_or(Path::new("")).to_string_lossy().replace('\\', "/");
@@ -100,10 +97,8 @@ fn file_row(root: &Path, path: PathBuf, modality: Modality, number: usize) -> Ro
         ("modality", modality.name().to_owned()),
         ("bytes", bytes.to_string()),
     ];
-    Row {
-        cells: cells.into_iter().map(|(name, cell)| (name.to_owned(), cell)).collect(),
-        ..Row::new(id, number, BTreeMap::from([(modality, vec![Source::Path(path)])]))
-    }
+    let cells = cells.into_iter().map(|(name, cell)| (name.to_owned(), cell.into())).collect();
+    Row { cells: packer.pack(&cells), ..Row::new(id, number, [(modality, vec![Source::Path(path)])]) }
 }
 
 #[cfg(test)]
@@ -126,7 +121,7 @@ mod tests {
             .map(|row| (row.id.as_str(), row.values.keys().next().unwrap().name()))
             .collect();
         assert_eq!(rows, [("a.txt", "text"), ("b/c/z.wav", "audio"), ("b/x.JPG", "image")]);
-        assert_eq!(source.manifest.rows[1].cells["folder"], "b/c");
+        assert_eq!(source.manifest.rows[1].cells.get("folder"), Some("b/c"));
         assert!(DataSource::from_folder(&folder.path().join("none")).is_err());
         let empty = tempfile::tempdir().unwrap();
         let message = DataSource::from_folder(empty.path()).err().unwrap().to_string();

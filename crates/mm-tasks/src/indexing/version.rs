@@ -2,7 +2,7 @@
 
 use super::payload::PayloadColumns;
 use mm_core::{Modality, Source};
-use mm_data::Row;
+use mm_data::{Row, source_name};
 use std::fmt;
 
 /// Hexadecimal digits of each part.
@@ -100,7 +100,6 @@ fn add_value(hasher: &mut blake3::Hasher, value: &Source) {
     match value {
         Source::Text(text) => hasher.update(text.as_bytes()),
         Source::Bytes(file) => hasher.update(file.digest()),
-        Source::Value(value) => hasher.update(value.to_string().as_bytes()),
         Source::Path(path) => {
             hasher.update(path.as_os_str().as_encoded_bytes());
             // A file that is not there fails when it is read.
@@ -111,8 +110,7 @@ fn add_value(hasher: &mut blake3::Hasher, value: &Source) {
             }
             hasher
         }
-        // A decoded image or audio, which no table holds.
-        other => hasher.update(format!("{other:?}").as_bytes()),
+        other => hasher.update(source_name(other).as_bytes()),
     };
 }
 

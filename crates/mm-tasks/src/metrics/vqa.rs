@@ -2,6 +2,7 @@
 //! normalization. Source: *VQA: Visual Question Answering* (Antol et al., 2015, <https://arxiv.org/abs/1505.00468>).
 
 use super::metric::{Metric, Metrics};
+use mm_core::cells::Record;
 use std::collections::{BTreeMap, HashMap};
 
 /// Number words become digits.
@@ -130,7 +131,7 @@ pub struct AnsweredRow<'a> {
     /// The question, where the row has one.
     pub question: Option<&'a str>,
     /// The row's cells.
-    pub cells: &'a BTreeMap<String, String>,
+    pub cells: &'a Record,
 }
 
 /// Sums by id and scope, for means.
@@ -164,7 +165,7 @@ pub fn answer_metrics<'a>(rows: impl Iterator<Item = AnsweredRow<'a>>) -> Metric
     let mut questions: BTreeMap<&str, BTreeMap<String, (f64, usize)>> = BTreeMap::new();
     let mut pairs: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
     for AnsweredRow { predicted, label, question, cells } in rows {
-        let types: Vec<&String> = ["answer_type", "question_type"].iter().filter_map(|k| cells.get(*k)).collect();
+        let types: Vec<&str> = ["answer_type", "question_type"].iter().filter_map(|k| cells.get(k)).collect();
         if let Some(label) = label {
             let label = normalize_answer(label);
             let right = f64::from(u8::from(normalize_answer(predicted) == label));
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_constant_answer_gains_nothing_on_balanced_questions() {
-        let cells = |pair: &str| BTreeMap::from([("pair".to_owned(), pair.to_owned())]);
+        let cells = |pair: &str| Record::from_iter([("pair", pair)]);
         let rows = [("a", "yes", "1"), ("a", "yes", "2"), ("a", "yes", "3"), ("a", "no", "1"), ("b", "2", "4")];
         let all: Vec<_> = rows.iter().map(|(question, label, pair)| (*question, *label, cells(pair))).collect();
         let metrics = |predict: &dyn Fn(&str, &str) -> &'static str| {

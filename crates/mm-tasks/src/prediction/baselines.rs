@@ -37,7 +37,7 @@ impl Predictor {
 
     /// Accuracy of the most frequent answer of the training rows, over all and for each question.
     fn prior_baselines(&self, manifest: &Manifest, rows: &[usize]) -> BTreeMap<String, f64> {
-        let label = |row: &usize| manifest.rows[*row].cells.get(self.label_column()).map(String::as_str);
+        let label = |row: &usize| manifest.rows[*row].cells.get(self.label_column());
         let pair = |row: &usize| Some((question_of(manifest, *row), label(row)?));
         let train = manifest.rows_in_split(Split::Train);
         let prior = PriorBaseline::new(train.iter().filter_map(pair));

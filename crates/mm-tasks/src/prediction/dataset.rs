@@ -127,8 +127,7 @@ fn columns_of(config: &PredictionConfig, table: &Table, excluded: &[Modality]) -
 /// The column of row ids: `id` where its cells are unique, else none (a repeated customer number identifies no row).
 pub(super) fn id_column(table: &Table) -> String {
     let mut seen = HashSet::new();
-    let is_unique =
-        table.rows.iter().all(|r| r.get("id").and_then(mm_data::cell_text).is_some_and(|id| seen.insert(id)));
+    let is_unique = table.rows.iter().all(|r| r.get("id").is_some_and(|id| seen.insert(id)));
     if is_unique && !table.rows.is_empty() { "id".into() } else { String::new() }
 }
 

@@ -219,7 +219,7 @@ pub(super) fn fit(
 fn warn_unknown_labels(model: &Prediction, manifest: &Manifest, labels: &[Option<Label>]) {
     let label = |row: usize| manifest.rows[row].cells.get(&model.config.label);
     let train = manifest.rows_in_split(Split::Train);
-    let unknown: Vec<&String> = train.into_iter().filter(|r| labels[*r].is_none()).filter_map(label).collect();
+    let unknown: Vec<&str> = train.into_iter().filter(|r| labels[*r].is_none()).filter_map(label).collect();
     if let Some(first) = unknown.first() {
         tracing::warn!(
             "{} training rows have a label that the model does not know, such as `{first}`; they are left out",

@@ -105,7 +105,7 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
     let (train, valid) = (manifest.rows_in_split(Split::Train), manifest.rows_in_split(Split::Valid));
     let label = |row: &usize| {
         let row = &manifest.rows[*row];
-        Some((row.number, row.cells.get(&config.label)?.as_str()))
+        Some((row.number, row.cells.get(&config.label)?))
     };
     let labels: Vec<(usize, &str)> = train.iter().chain(&valid).filter_map(label).collect();
     let unlabeled = train.len() + valid.len() - labels.len();
@@ -113,10 +113,9 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
         let total = train.len() + valid.len();
         log(format!("{unlabeled} of {total} rows have no `{}`; nothing is learned from them", config.label));
     }
-    let columns = || manifest.rows.iter().flat_map(|r| r.cells.keys());
-    if labels.is_empty() && !columns().any(|c| *c == config.label) {
-        let known: BTreeSet<&String> = columns().collect();
-        let known = known.into_iter().map(String::as_str);
+    let columns = || manifest.rows.iter().flat_map(|r| r.cells.texts().map(|(column, _)| column));
+    if labels.is_empty() && !columns().any(|c| c == config.label) {
+        let known: BTreeSet<&str> = columns().collect();
         return Err(Error::unknown_column(&manifest.path, "label column", &config.label, known));
     }
     if config.classes.is_empty() {

@@ -9,7 +9,7 @@ use mm_data::{OutputFolder, open_output_folder};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,8 +37,11 @@ pub struct ShardFolder {
 /// What made the folder.
 const PROVENANCE: &str = "provenance.json";
 
+/// The folder of records.
+const RECORDS: &str = "shards";
+
 fn record_file(name: &str) -> String {
-    format!("shards/{name}.json")
+    format!("{RECORDS}/{name}.json")
 }
 
 impl ShardFolder {
@@ -89,6 +92,13 @@ impl ShardFolder {
     ) -> Result<Vec<(String, ShardRecord<T>)>> {
         let read = |(name, _): &(String, &PathBuf)| Ok(self.record(name)?.map(|record| (name.clone(), record)));
         shards.par_iter().filter_map(|shard| read(shard).transpose()).collect()
+    }
+
+    /// The names of the shards that have a record, from one listing: a worker that begins late does not ask for each of
+    /// them.
+    pub(super) fn recorded(&self) -> Result<BTreeSet<String>> {
+        let names = self.files.list(RECORDS).map_err(self.failed(RECORDS))?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(ToOwned::to_owned).collect())
     }
 
     /// Whether a shard is done; one whose file has another size by now is not.

@@ -88,11 +88,20 @@ pub fn run_worker<W: ShardWork>(
     let mut summary = WorkerSummary { shards: shards.len(), ..WorkerSummary::default() };
     let mut open: Vec<usize> = (0..shards.len()).collect();
     open.rotate_left(first % shards.len().max(1));
+    // What was done before; the size of a file on a server is not asked for again.
+    let recorded = folder.recorded()?;
+    let is_done = |name: &str, file: &Path| {
+        Ok::<_, Error>(recorded.contains(name) && (mm_data::is_remote(file) || folder.is_done(name, file)?))
+    };
     while !open.is_empty() && !summary.stopped {
         let mut waiting = Vec::new();
         for (number, index) in open.iter().enumerate() {
             let (name, file) = &shards[*index];
-            match take(folder, &leases, name, file, work, stop)? {
+            let taken = match is_done(name, file)? {
+                true => Taken::Done,
+                false => take(folder, &leases, name, file, work, stop)?,
+            };
+            match taken {
                 Taken::Done => {}
                 Taken::Processed => summary.processed += 1,
                 Taken::ByAnother => waiting.push(*index),
@@ -125,7 +134,7 @@ fn wait(time: Duration, stop: &AtomicBool) {
     }
 }
 
-/// Processes a shard that is neither done nor leased by another worker.
+/// Processes a shard unless another worker has leased or done it.
 fn take<W: ShardWork>(
     folder: &ShardFolder,
     leases: &Leases,
@@ -137,11 +146,8 @@ fn take<W: ShardWork>(
     if stop.load(Ordering::Relaxed) {
         return Ok(Taken::Stopped);
     }
-    if folder.is_done(name, file)? {
-        return Ok(Taken::Done);
-    }
     let Some(lease) = leases.take(name)? else { return Ok(Taken::ByAnother) };
-    // It may have been done between the check and the lease.
+    // It may have been done since the listing.
     if folder.is_done(name, file)? {
         return Ok(Taken::Done);
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use lines::OutputLines;
-use mm_core::{Modality, Source, describe_error};
+use mm_core::{Modality, Source, cells::Record, describe_error};
 use mm_data::{ColumnInference, Manifest};
 use mm_tasks::provenance::Provenance;
 pub(crate) use provenance::{command_provenance, generation_options};
@@ -70,13 +70,13 @@ pub(crate) struct BatchRow {
     pub(crate) modality: Modality,
     pub(crate) path: String,
     pub(crate) source: Source,
-    pub(crate) cells: BTreeMap<String, String>,
+    pub(crate) cells: Record,
 }
 
 /// A row of such a table.
 struct TableRow {
     id: String,
-    cells: BTreeMap<String, String>,
+    cells: Record,
     /// The first file among the columns that a command reads; `None` where they are empty.
     file: Option<TableFile>,
 }
@@ -99,7 +99,7 @@ impl TableRow {
 impl BatchRow {
     /// A cell as text; none when it is empty.
     pub(crate) fn cell(&self, column: &str) -> Option<String> {
-        self.cells.get(column).cloned().filter(|t| !t.trim().is_empty())
+        self.cells.get(column).filter(|t| !t.trim().is_empty()).map(ToOwned::to_owned)
     }
 }
 
@@ -282,7 +282,7 @@ fn read_rows(data: &Path, kinds: &[&str], table: &TableArgs) -> Result<Vec<Table
             };
             TableFile { modality, path, source }
         });
-        let id = row.cells.get("id").cloned().unwrap_or_else(|| row.number.to_string());
+        let id = row.cells.get("id").map_or_else(|| row.number.to_string(), ToOwned::to_owned);
         rows.push(TableRow { id, cells: std::mem::take(&mut row.cells), file });
     }
     if rows.iter().all(|row| row.file.is_none()) {

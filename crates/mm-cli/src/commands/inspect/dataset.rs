@@ -78,7 +78,7 @@ fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, Str
         |path: &Path| std::fs::metadata(path).map(|m| m.len() as f64).map_err(|e| format!("{}: {e}", path.display()));
     match source {
         Source::Text(text) => return clean_text(text).map(|t| t.chars().count() as f64),
-        Source::Value(_) => return Ok(1.0),
+        Source::Value(_) | Source::Record(_) => return Ok(1.0),
         Source::Path(path) if no_files => return bytes(path),
         Source::Bytes(file) if no_files => return Ok(file.len() as f64),
         _ => {}
@@ -186,8 +186,8 @@ fn print_samples(manifest: &Manifest, count: usize) {
         for (modality, values) in &row.values {
             let first = match values.first() {
                 Some(Source::Text(text)) => text.chars().take(100).collect(),
-                Some(Source::Value(value)) => value.to_string().chars().take(100).collect(),
-                Some(other) => source_name(other),
+                Some(Source::Path(path)) => path.display().to_string(),
+                Some(other) => source_name(other).chars().take(100).collect(),
                 None => String::new(),
             };
             let more = if values.len() > 1 { format!(" (and {} more)", values.len() - 1) } else { String::new() };

@@ -18,6 +18,7 @@ use mm_tasks::{
 };
 use serde_json::{Value, json};
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
@@ -193,8 +194,7 @@ fn value(source: &Source) -> Value {
         Source::Text(text) => json!(text),
         Source::Path(path) => json!(output::path(path)),
         Source::Bytes(file) => json!(file.name()),
-        Source::Value(value) => value.clone(),
-        other => json!(format!("{other:?}")),
+        other => other.json().map_or_else(|| json!(format!("{other:?}")), Cow::into_owned),
     }
 }
 

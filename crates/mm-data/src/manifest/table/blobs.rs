@@ -1,7 +1,7 @@
 //! Encoded files inside a table: bytes in Parquet, base64, data URIs, files of an archive. They are written into an
 //! unnamed temporary file, or stay in the archive; the cell keeps a reference.
 
-use crate::{Error, Result, file_type::sniff};
+use crate::{Error, Result, fetch::remote_part, file_type::sniff};
 use base64::{
     Engine,
     alphabet::STANDARD,
@@ -35,6 +35,8 @@ enum BlobFile {
     /// Without a name, for writing and reading.
     Temporary(Arc<Mutex<File>>),
     Archive(Arc<Path>),
+    /// An archive at a URL, and its size.
+    Remote(Arc<str>, u64),
 }
 
 impl BlobFile {
@@ -42,6 +44,7 @@ impl BlobFile {
         match self {
             Self::Temporary(file) => file.lock().ok()?.metadata().ok().map(|m| m.len()),
             Self::Archive(path) => path.metadata().ok().map(|m| m.len()),
+            Self::Remote(_, size) => Some(*size),
         }
     }
 }
@@ -70,6 +73,7 @@ impl Blobs {
         Some(match file {
             BlobFile::Temporary(file) => EncodedFile::in_file(name, file.clone(), offset, length, digest),
             BlobFile::Archive(path) => EncodedFile::in_path(name, path.clone(), offset, length, digest),
+            BlobFile::Remote(url, _) => remote_part(url, name, offset, length, digest),
         })
     }
 }
@@ -134,9 +138,14 @@ impl<'a> BlobWriter<'a> {
         Ok(Self::reference(*index, offset, bytes, name))
     }
 
-    /// Adds an archive of which cells will hold parts; returns its index.
-    pub(super) fn add_archive(&mut self, path: &Path) -> usize {
-        self.files.push(BlobFile::Archive(path.into()));
+    /// Adds an archive of which cells will hold parts; returns its index. One that is the copy of a URL is read from
+    /// there where the copy is gone.
+    pub(super) fn add_archive(&mut self, path: &Path, url: Option<&Path>) -> usize {
+        let size = || path.metadata().map_or(0, |metadata| metadata.len());
+        self.files.push(match url.and_then(Path::to_str) {
+            Some(url) => BlobFile::Remote(url.into(), size()),
+            None => BlobFile::Archive(path.into()),
+        });
         self.files.len() - 1
     }
 

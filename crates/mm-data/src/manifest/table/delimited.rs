@@ -1,6 +1,6 @@
 //! CSV and TSV, with the separator and the column names that the file has.
 
-use super::{RawTable, blobs::BlobWriter};
+use super::{blobs::BlobWriter, rows::Rows};
 use crate::{Error, Result, file_type::modality_of_name, notice};
 use serde_json::Value;
 use std::{
@@ -11,7 +11,7 @@ use std::{
 /// Rows from which the separator is found.
 const SNIFFED_ROWS: usize = 200;
 
-pub(super) fn read(path: &Path, text: &str, default: u8, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+pub(super) fn read(path: &Path, text: &str, default: u8, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
     let delimiter = find_delimiter(text, default);
     if delimiter != default {
         notice::once(format!("{}: columns are separated by {}", path.display(), name_of(delimiter)));
@@ -21,7 +21,7 @@ pub(super) fn read(path: &Path, text: &str, default: u8, blobs: &mut BlobWriter<
         Error::file(path, format!("{e}; a field that holds the separator {} needs quotes", name_of(delimiter)))
     };
     let columns = column_names(path, reader.headers().map_err(bad)?);
-    let mut rows = Vec::new();
+    columns.iter().for_each(|column| rows.declare(column));
     for (index, record) in reader.records().enumerate() {
         let record = record.map_err(bad)?;
         let mut row = super::Cells::new();
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path, text: &str, default: u8, blobs: &mut BlobWriter<
         }
         rows.push(row);
     }
-    Ok(RawTable { columns, rows })
+    Ok(())
 }
 
 fn reader(text: &str, delimiter: u8) -> csv::Reader<&[u8]> {

@@ -1,9 +1,10 @@
 //! JSON Lines, and JSON files that hold one list of objects.
 
 use super::{
-    Cells, RawTable,
+    Cells,
     blobs::{self, BlobWriter},
     json_numbers::{quote_large_integers, without_non_finite},
+    rows::Rows,
 };
 use crate::{Error, Result, notice};
 use serde::{
@@ -69,25 +70,24 @@ impl Replaced {
     }
 }
 
-pub(super) fn read(path: &Path, text: &str, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+pub(super) fn read(path: &Path, text: &str, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
     let mut replaced = Replaced::default();
-    let mut rows = if text.trim_start().starts_with('[') {
+    if text.trim_start().starts_with('[') {
         let all: Vec<UniqueCells> = parse(text, &mut replaced)
             .map_err(|e| Error::file(path, format!("not a list of objects, one for each row: {e}")))?;
-        all.into_iter().map(|c| c.0).collect()
+        for (index, mut row) in all.into_iter().map(|cells| cells.0).enumerate() {
+            take_inline_files(path, index, &mut row, blobs)?;
+            rows.push(row);
+        }
     } else {
-        read_lines(path, text, &mut replaced)?
-    };
-    replaced.tell(path);
-    for (index, row) in rows.iter_mut().enumerate() {
-        take_inline_files(path, index, row, blobs)?;
+        for (index, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let mut row = read_line(path, index, line, &mut replaced)?;
+            take_inline_files(path, index, &mut row, blobs)?;
+            rows.push(row);
+        }
     }
-    Ok(RawTable::from_rows(rows))
-}
-
-fn read_lines(path: &Path, text: &str, replaced: &mut Replaced) -> Result<Vec<Cells>> {
-    let lines = text.split('\n').enumerate().filter(|(_, l)| !l.trim().is_empty());
-    lines.map(|(index, line)| read_line(path, index, line, replaced)).collect()
+    replaced.tell(path);
+    Ok(())
 }
 
 fn read_line(path: &Path, index: usize, line: &str, replaced: &mut Replaced) -> Result<Cells> {

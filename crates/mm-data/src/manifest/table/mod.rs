@@ -7,25 +7,29 @@ mod json_numbers;
 mod missing;
 mod parquet;
 mod pattern;
+mod rows;
 mod text;
 mod webdataset;
 
 use crate::{
     Error, Result,
-    fetch::{is_remote, local_copy},
+    fetch::{is_remote, local_copy, unpin_copy},
 };
 use blobs::BlobWriter;
 pub(super) use blobs::{Blobs, blob_extension, cell_key};
+use missing::MissingValues;
+use mm_core::cells::Record;
+pub use mm_core::cells::cell_text;
 pub use pattern::{existing_files, expand_braces};
+use rows::Rows;
 use serde_json::Value;
 use std::{
-    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
 pub(super) use webdataset::KEY_COLUMN;
 
-/// One row of a table: column → value.
+/// One row of a table as it is read or sent: column → value. A [`Table`] holds them as [`Record`]s.
 ///
 /// Encoded files (images as bytes, as base64 or as data URIs) are replaced by a reference, see [`Table`].
 pub type Cells = serde_json::Map<String, Value>;
@@ -54,23 +58,8 @@ pub struct Table {
     /// The columns of all rows, in the order of the file.
     pub columns: Vec<String>,
     /// The rows.
-    pub rows: Vec<Cells>,
+    pub rows: Vec<Record>,
     pub(super) blobs: Option<Arc<Blobs>>,
-}
-
-/// Rows and columns as a reader found them.
-struct RawTable {
-    columns: Vec<String>,
-    rows: Vec<Cells>,
-}
-
-impl RawTable {
-    /// The columns in the order in which they occur.
-    fn from_rows(rows: Vec<Cells>) -> Self {
-        let mut seen: HashSet<&String> = HashSet::new();
-        let columns = rows.iter().flat_map(|r| r.keys()).filter(|k| seen.insert(*k)).cloned().collect();
-        Self { columns, rows }
-    }
 }
 
 impl Table {
@@ -84,18 +73,11 @@ impl Table {
     /// malformed.
     pub fn read(path: &Path, options: &TableOptions<'_>) -> Result<Self> {
         let mut blobs = BlobWriter::new(path);
-        let mut raw = match &existing_files(path)?[..] {
-            [one] => read_file(one, options, &mut blobs)?,
-            files => {
-                let mut rows = Vec::new();
-                for file in files {
-                    rows.extend(read_file(file, options, &mut blobs)?.rows);
-                }
-                RawTable::from_rows(rows)
-            }
-        };
-        missing::remove(path, &mut raw.rows, options.missing_values);
-        let RawTable { columns, rows } = raw;
+        let mut rows = Rows::new(Some(MissingValues::new(options.missing_values)));
+        for file in existing_files(path)? {
+            read_file(&file, options, &mut blobs, &mut rows)?;
+        }
+        let (columns, rows) = rows.finish(path);
         Ok(Self { path: path.to_owned(), columns, rows, blobs: blobs.finish() })
     }
 
@@ -109,16 +91,21 @@ impl Table {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("parquet") => parquet::for_each_row(path, &mut blobs, each),
             Some("jsonl" | "ndjson") => json::for_each_row(path, &mut blobs, each),
-            _ => read_file(path, &TableOptions::default(), &mut blobs)?.rows.into_iter().try_for_each(&mut each),
+            _ => {
+                let mut rows = Rows::new(None);
+                read_file(path, &TableOptions::default(), &mut blobs, &mut rows)?;
+                rows.finish(path).1.into_iter().try_for_each(|row| each(row.to_object()))
+            }
         }
     }
 
     /// A table of rows that are in memory; `name` stands for its file in messages.
     pub fn from_rows(name: &str, rows: Vec<Cells>, missing_values: Option<&[String]>) -> Self {
         let path = PathBuf::from(name);
-        let mut raw = RawTable::from_rows(rows);
-        missing::remove(&path, &mut raw.rows, missing_values);
-        Self { path, columns: raw.columns, rows: raw.rows, blobs: None }
+        let mut all = Rows::new(Some(MissingValues::new(missing_values)));
+        rows.into_iter().for_each(|row| all.push(row));
+        let (columns, rows) = all.finish(&path);
+        Self { path, columns, rows, blobs: None }
     }
 
     /// Whether a row has this column.
@@ -128,55 +115,53 @@ impl Table {
 
     /// The cells of a column that are not null, of about `max_rows` rows spread over the whole table; of all rows where
     /// few of those have a value.
-    pub fn sample<'a>(&'a self, column: &'a str, max_rows: usize) -> Vec<&'a Value> {
+    pub fn sample(&self, column: &str, max_rows: usize) -> Vec<Value> {
         /// With fewer values in the sample, the whole column is searched.
         const MIN_VALUES: usize = 50;
-        let cells = |step: usize| {
-            self.rows.iter().step_by(step).filter_map(|r| r.get(column)).filter(|v| !v.is_null()).collect::<Vec<_>>()
-        };
+        let value = |row: &Record| row.value(column);
+        let filled = || self.rows.iter().filter(|row| row.has_value(column));
         let step = (self.rows.len() / max_rows.max(1)).max(1);
-        let found = cells(step);
+        let found = self.rows.iter().step_by(step).filter(|row| row.has_value(column));
+        let found: Vec<Value> = found.filter_map(value).collect();
         if step == 1 || found.len() >= MIN_VALUES {
             return found;
         }
-        let all = cells(1);
-        let step = (all.len() / max_rows.max(1)).max(1);
-        all.into_iter().step_by(step).collect()
+        let step = (filled().count() / max_rows.max(1)).max(1);
+        filled().step_by(step).filter_map(value).collect()
     }
 }
 
-fn read_file(path: &Path, options: &TableOptions<'_>, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+fn read_file(path: &Path, options: &TableOptions<'_>, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
     if is_remote(path) {
         // The copy has the name of the file.
         let copy = local_copy(path)?;
-        return read_file(&copy, options, blobs).map_err(|e| Error::file(path, e));
+        let read = read_local(&copy, Some(path), options, blobs, rows).map_err(|e| Error::file(path, e));
+        // What is needed of it later is read from there again where its space is needed.
+        unpin_copy(path);
+        return read;
     }
+    read_local(path, None, options, blobs, rows)
+}
+
+/// Reads a file of this machine, which may be the copy of a URL.
+fn read_local(
+    path: &Path,
+    url: Option<&Path>,
+    options: &TableOptions<'_>,
+    blobs: &mut BlobWriter<'_>,
+    rows: &mut Rows,
+) -> Result<()> {
     match text::kind_of(path).as_str() {
         "parquet" => {
-            crate::catching_panics(|| parquet::read(path, blobs)).unwrap_or_else(|e| Err(Error::file(path, e)))
+            crate::catching_panics(|| parquet::read(path, blobs, rows)).unwrap_or_else(|e| Err(Error::file(path, e)))
         }
-        "jsonl" | "ndjson" | "json" => json::read(path, &text::read(path, options.encoding)?, blobs),
-        "csv" => delimited::read(path, &text::read(path, options.encoding)?, b',', blobs),
-        "tsv" => delimited::read(path, &text::read(path, options.encoding)?, b'\t', blobs),
-        "tar" | "tgz" => webdataset::read(path, blobs),
+        "jsonl" | "ndjson" | "json" => json::read(path, &text::read(path, options.encoding)?, blobs, rows),
+        "csv" => delimited::read(path, &text::read(path, options.encoding)?, b',', blobs, rows),
+        "tsv" => delimited::read(path, &text::read(path, options.encoding)?, b'\t', blobs, rows),
+        "tar" | "tgz" => webdataset::read(path, url, blobs, rows),
         other => {
             let expected = ".jsonl, .json, .csv, .tsv, .parquet or .tar (text files also as .gz or .zst)";
             Err(Error::file(path, format!("found the extension `.{other}`, expected {expected}")))
         }
-    }
-}
-
-/// A cell as text: numbers and booleans as JSON writes them, lists of up to 64 texts, whole numbers or booleans joined
-/// by semicolons; `None` for empty cells and other values.
-pub fn cell_text(value: &Value) -> Option<String> {
-    let is_label = |v: &Value| v.is_string() || v.is_boolean() || v.is_i64() || v.is_u64();
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Array(items) if !items.is_empty() && items.len() <= 64 && items.iter().all(is_label) => {
-            Some(items.iter().filter_map(cell_text).collect::<Vec<_>>().join(";"))
-        }
-        _ => None,
     }
 }

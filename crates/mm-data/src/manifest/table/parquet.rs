@@ -4,7 +4,7 @@
 pub(super) use enabled::{for_each_row, read};
 
 #[cfg(not(feature = "parquet"))]
-pub(super) fn read(path: &std::path::Path, _: &mut super::BlobWriter<'_>) -> crate::Result<super::RawTable> {
+pub(super) fn read(path: &std::path::Path, _: &mut super::BlobWriter<'_>, _: &mut super::Rows) -> crate::Result<()> {
     Err(not_built(path))
 }
 
@@ -24,7 +24,7 @@ fn not_built(path: &std::path::Path) -> crate::Error {
 
 #[cfg(feature = "parquet")]
 mod enabled {
-    use super::super::{Cells, RawTable, blobs::BlobWriter};
+    use super::super::{Cells, blobs::BlobWriter, rows::Rows};
     use crate::{Error, Result, file_type::sniff};
     use parquet::{
         errors::Result as ParquetResult,
@@ -88,11 +88,13 @@ mod enabled {
         Ok((reader, columns))
     }
 
-    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
         let (reader, columns) = open(path)?;
-        let rows = reader.get_row_iter(None).map_err(bad(path))?;
-        let rows = rows.map(|row| cells(&row.map_err(bad(path))?, blobs)).collect::<Result<_>>()?;
-        Ok(RawTable { columns, rows })
+        columns.iter().for_each(|column| rows.declare(column));
+        for row in reader.get_row_iter(None).map_err(bad(path))? {
+            rows.push(cells(&row.map_err(bad(path))?, blobs)?);
+        }
+        Ok(())
     }
 
     /// Calls `each` with the rows in order; a row and the pages that are being read are in memory.

@@ -2,7 +2,7 @@
 //!
 //! <https://github.com/webdataset/webdataset>
 
-use super::{Cells, RawTable, blobs::BlobWriter};
+use super::{Cells, blobs::BlobWriter, rows::Rows};
 use crate::{Error, Result, file_type::modality_of_extension};
 use serde_json::Value;
 use std::{
@@ -37,18 +37,20 @@ fn key_and_extension(name: &str) -> Option<(&str, String)> {
     (!extension.is_empty()).then(|| (&name[..dot], extension))
 }
 
-pub(super) fn read(path: &Path, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+/// Reads an archive, which may be the copy of a URL.
+pub(super) fn read(path: &Path, url: Option<&Path>, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
     let mut file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
     let mut magic = [0; 2];
     let count = file.read(&mut magic).and_then(|n| file.seek(SeekFrom::Start(0)).map(|_| n));
     let count = count.map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-    let rows = if magic[..count] == [0x1f, 0x8b] {
+    let samples = if magic[..count] == [0x1f, 0x8b] {
         read_samples(path, flate2::read::MultiGzDecoder::new(file), &Contents::Copies, blobs)?
     } else {
-        let contents = Contents::Archive(blobs.add_archive(path));
+        let contents = Contents::Archive(blobs.add_archive(path, url));
         read_samples(path, file, &contents, blobs)?
     };
-    Ok(RawTable::from_rows(with_modality_columns(rows)))
+    with_modality_columns(samples).into_iter().for_each(|row| rows.push(row));
+    Ok(())
 }
 
 /// Counts what is read, so that the end of the archive can be checked.
@@ -218,7 +220,7 @@ mod tests {
         let ids: Vec<&str> = manifest.rows.iter().map(|r| r.id.as_str()).collect();
         assert_eq!(ids, ["d/0", "d/1", "e/0"]);
         assert_eq!(manifest.rows[0].values[&Modality::TEXT], [Source::Text("a dog".into())]);
-        assert_eq!(manifest.rows[0].cells["label"], "dog");
+        assert_eq!(manifest.rows[0].cells.get("label"), Some("dog"));
         let bytes = |row: usize| match &manifest.rows[row].values[&Modality::IMAGE][..] {
             [Source::Bytes(file)] => (file.name().to_owned(), file.read().unwrap().to_vec()),
             other => panic!("{other:?}"),

@@ -4,7 +4,7 @@ use super::{options::FitOptions, row_numbers::are_row_numbers};
 use crate::{Error, Result};
 use mm_core::{
     Registry,
-    cells::{NumberFormat, is_missing_number},
+    cells::{NumberFormat, Record, is_missing_number},
 };
 use mm_data::{Table, column_name_rank, file_modality, is_id_name, is_index_name};
 use serde_json::Value;
@@ -129,7 +129,8 @@ impl InferredColumns {
 
 impl ColumnKind {
     fn of(name: &str, table: &Table, registry: &Registry) -> Self {
-        let values = table.sample(name, MAX_INSPECTED_ROWS);
+        let sample = table.sample(name, MAX_INSPECTED_ROWS);
+        let values: Vec<&Value> = sample.iter().collect();
         let Some(first) = values.first() else { return Self::ignored("empty") };
         if let Some(modality) = registry.modality_of_column(name, &values) {
             return Self::modality(modality);
@@ -161,7 +162,7 @@ impl ColumnKind {
         }
         let distinct = cells.iter().collect::<BTreeSet<_>>().len();
         let count = cells.len();
-        if distinct == 1 && table.rows.iter().all(|r| r.get(name).is_some_and(|v| !v.is_null())) {
+        if distinct == 1 && table.rows.iter().all(|row| row.has_value(name)) {
             return Self::ignored("the same in every row");
         }
         let finite: Vec<&str> = cells.iter().map(String::as_str).filter(|t| !is_missing_number(t)).collect();
@@ -192,10 +193,10 @@ impl ColumnKind {
         if is_id_name(name) && distinct * 10 > cells.len() * 9 {
             return Self::ignored("an identifier");
         }
-        let number = |cell: &Value| mm_data::cell_text(cell).and_then(|t| format.parse(&t));
+        let number = |row: &Record| row.get(name).and_then(|text| format.parse(text));
         // Where some repeat, they do not number the rows.
         let is_distinct = distinct == cells.len();
-        if is_distinct && are_row_numbers(&table.rows.iter().filter_map(|r| number(r.get(name)?)).collect::<Vec<_>>()) {
+        if is_distinct && are_row_numbers(&table.rows.iter().filter_map(number).collect::<Vec<_>>()) {
             return Self::ignored(
                 "a row number: different in every row, with few gaps; use it with --column tabular=…",
             );

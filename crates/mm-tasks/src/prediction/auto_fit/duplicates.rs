@@ -2,7 +2,8 @@
 
 use super::options::FitOptions;
 use crate::Result;
-use mm_data::{Cells, ColumnBinding, Table, row_key};
+use mm_core::cells::Record;
+use mm_data::{ColumnBinding, Table, row_key};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     path::Path,
@@ -14,7 +15,7 @@ fn compared_columns(columns: &BTreeMap<String, Vec<String>>, options: &FitOption
     inputs.into_iter().cloned().collect()
 }
 
-fn hash(cells: &Cells, columns: &[String]) -> blake3::Hash {
+fn hash(cells: &Record, columns: &[String]) -> blake3::Hash {
     blake3::hash(row_key(cells, columns).as_bytes())
 }
 

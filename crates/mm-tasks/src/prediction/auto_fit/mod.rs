@@ -107,7 +107,7 @@ impl AutoFit<'_> {
             }
         }
         let manifest = &data.manifest;
-        let has_label = |row: &usize| manifest.rows[*row].cells.contains_key(&self.options.label_column);
+        let has_label = |row: &usize| manifest.rows[*row].cells.get(&self.options.label_column).is_some();
         let rows: Vec<usize> = manifest.rows_in_split(split).into_iter().filter(has_label).collect();
         let (evaluation, ablations) = measure(&predictor, manifest, &rows)?;
         evaluation.notes().into_iter().for_each(&mut *log);

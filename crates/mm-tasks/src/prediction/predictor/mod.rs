@@ -234,7 +234,7 @@ impl Predictor {
                 let cells = &manifest.rows[*row].cells;
                 metrics::AnsweredRow {
                     predicted: classes.get(*class as usize).map_or("", String::as_str),
-                    label: cells.get(&config.label).map(String::as_str),
+                    label: cells.get(&config.label),
                     question: question_of(manifest, *row).filter(|_| self.answers_questions()),
                     cells,
                 }

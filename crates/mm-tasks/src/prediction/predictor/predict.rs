@@ -107,7 +107,7 @@ impl Predictor {
         explain: bool,
     ) -> Result<Vec<ValuePrediction>> {
         let row = |(index, values): (usize, BTreeMap<Modality, Source>)| {
-            let values = values.into_iter().map(|(m, v)| (m, vec![v])).collect();
+            let values = values.into_iter().map(|(m, v)| (m, vec![v]));
             Row { split: Split::Test, ..Row::new(index.to_string(), index + 1, values) }
         };
         let rows: Vec<Row> = inputs.into_iter().enumerate().map(row).collect();

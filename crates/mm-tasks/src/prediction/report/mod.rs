@@ -53,7 +53,7 @@ impl ReportData {
             if rows.is_empty() {
                 continue;
             }
-            let has_label = |row: &usize| manifest.rows[*row].cells.contains_key(predictor.label_column());
+            let has_label = |row: &usize| manifest.rows[*row].cells.get(predictor.label_column()).is_some();
             let rows: Vec<usize> = rows.into_iter().filter(has_label).collect();
             let mut metrics = predictor.evaluate(&manifest, &rows, &[])?.metrics;
             predictor.add_baselines(&mut metrics, &manifest, &rows)?;

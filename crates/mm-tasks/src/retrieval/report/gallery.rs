@@ -35,8 +35,7 @@ impl Shown {
             image @ (Source::Path(_) | Source::Bytes(_)) => {
                 Self { image: Some(html::thumbnail(image, &entry.text)), ..text(String::new()) }
             }
-            Source::Value(value) => text(value.to_string().chars().take(MAX_VALUE_CHARS).collect()),
-            other => text(source_name(other)),
+            other => text(source_name(other).chars().take(MAX_VALUE_CHARS).collect()),
         }
     }
 }

@@ -73,11 +73,13 @@ impl Statistics {
 /// When the value is no list of lists of numbers, or its file cannot be read.
 pub fn readings(source: &Source) -> Result<Vec<Vec<f32>>> {
     let readings = match source {
-        Source::Value(value) => from_json(value)?,
         Source::Text(text) => from_json(&Value::String(text.clone()))?,
         Source::Path(path) => from_lines(&std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?)?,
         Source::Bytes(file) => from_lines(&String::from_utf8_lossy(&file.read()?))?,
-        other => return Err(Error::Sample(format!("found {other:?}, expected a list of readings"))),
+        other => match other.json() {
+            Some(value) => from_json(&value)?,
+            None => return Err(Error::Sample(format!("found {other:?}, expected a list of readings"))),
+        },
     };
     let Some(channels) = readings.first().map(Vec::len).filter(|channels| *channels > 0) else {
         return Err(Error::Sample("found no reading, expected at least one".into()));
