@@ -97,10 +97,7 @@ pub fn run_worker<W: ShardWork>(
         let mut waiting = Vec::new();
         for (number, index) in open.iter().enumerate() {
             let (name, file) = &shards[*index];
-            let taken = match is_done(name, file)? {
-                true => Taken::Done,
-                false => take(folder, &leases, name, file, work, stop)?,
-            };
+            let taken = if is_done(name, file)? { Taken::Done } else { take(folder, &leases, name, file, work, stop)? };
             match taken {
                 Taken::Done => {}
                 Taken::Processed => summary.processed += 1,
