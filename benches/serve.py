@@ -1,6 +1,6 @@
 """`mm serve` compared with other servers of the same checkpoint, taking turns: `cargo xtask bench serve`.
 
-    python serve.py MM CLIENT MODEL FOLDER [--kind texts|images|speech] [--clients N] [--seconds N] [--rounds N] [--infinity PYTHON]
+    python serve.py MM CLIENT MODEL FOLDER [--kind texts|images|speech] [--clients N] [--seconds N] [--rounds N] [--infinity PYTHON] [--vllm PROGRAM]
 
 `texts`: 64 clients send texts of 3 to 60 words to all-MiniLM-L6-v2; then one client sends one short text at a time. `images`: 16 clients
 send jpegs of 640 x 480 to CLIP ViT-B/32, `speech`: 4 clients send wavs of 4 to 12 seconds to Whisper base; these two checkpoints have
@@ -48,7 +48,9 @@ def resident_mb(pid):
 def measure(name, command, port, client, work, clients, seconds):
     log = tempfile.TemporaryFile()
     # infinity's BetterTransformer needs an older transformers than it runs with here.
-    environment = {**os.environ, "INFINITY_BETTERTRANSFORMER": "false", "DO_NOT_TRACK": "1"}
+    environment = {
+        **os.environ, "INFINITY_BETTERTRANSFORMER": "false", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1"}
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     base = f"http://127.0.0.1:{port}"
     try:
@@ -198,6 +200,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--infinity", help="interpreter of an environment with infinity-emb")
+    parser.add_argument("--vllm", help="the program vllm of an environment with its build for CPUs")
     options = parser.parse_args()
     model = checkpoint(options.kind, options.model, options.folder)
     work = KINDS[options.kind][0](pathlib.Path(tempfile.mkdtemp()), random.Random(0))
@@ -211,6 +214,10 @@ def main():
             str(pathlib.Path(options.infinity).parent / "infinity_emb"), "v2", "--model-id", model, "--served-model-name", "m",
             "--port", str(port), "--host", "127.0.0.1", "--url-prefix", "/v1", "--engine", "torch", "--device", "cpu",
             "--batch-size", "32"]
+    if options.vllm and options.kind == "texts":
+        servers["vLLM"] = lambda port: [
+            options.vllm, "serve", model, "--runner", "pooling", "--dtype", "float32", "--served-model-name", "m", "--host", "127.0.0.1",
+            "--port", str(port), "--disable-log-stats"]
     results = {name: [] for name in servers}
     for _ in range(options.rounds):
         for name, command in servers.items():

@@ -86,8 +86,8 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
                  index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8); with --peers against \
                  usearch, faiss, hnswlib, LanceDB and pgvector on the same vectors\n\
-                 serve     mm serve against FastAPI with the reference library, and infinity where MM_INFINITY_PYTHON \
-                 has it (--kind texts|images|speech, --clients N, --seconds N, --rounds N)\n\
+                 serve     mm serve against FastAPI with the reference library, infinity where MM_INFINITY_PYTHON has it, \
+                 and vLLM where MM_VLLM is its program (--kind texts|images|speech, --clients N, --seconds N, --rounds N)\n\
                  serve-faults  mm serve under mixed load with a fault every ten seconds (--minutes N, --rate N)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
                  --only TEXT; --ranks N: in several processes)\n\
@@ -183,9 +183,11 @@ fn serve(rest: &[String]) -> Result<()> {
     let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
     build_benches()?;
     let binary = |name: &str| root().join("target/release").join(name);
-    let infinity = std::env::var("MM_INFINITY_PYTHON").ok().filter(|python| !python.is_empty());
-    let infinity = infinity.into_iter().flat_map(|python| ["--infinity".to_owned(), python]);
-    let rest: Vec<String> = rest.iter().cloned().chain(infinity).collect();
+    // Servers that need environments of their own.
+    let others = [("MM_INFINITY_PYTHON", "--infinity"), ("MM_VLLM", "--vllm")];
+    let given = |variable| std::env::var(variable).ok().filter(|path| !path.is_empty());
+    let others = others.into_iter().filter_map(|(variable, flag)| Some([flag.to_owned(), given(variable)?]));
+    let rest: Vec<String> = rest.iter().cloned().chain(others.flatten()).collect();
     let folder = cache().join("bench/serve");
     script(&python, "benches/serve.py", &[binary("mm"), binary("serve"), minilm, folder], &rest)
 }
