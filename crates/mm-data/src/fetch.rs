@@ -19,7 +19,8 @@ pub trait UrlFetcher: Send + Sync {
     fn fetch(&self, url: &str) -> Result<PathBuf, String>;
 
     /// The path of a local copy of a file of a data set that is itself named by URL (`s3://`, `gs://`, `az://`, `https://`,
-    /// `hf://`): a table, a shard, or a file next to it. Called from several threads.
+    /// `hf://`): a table, a shard, or a file next to it. It is opened at once, so that the fetcher may remove it later.
+    /// Called from several threads.
     ///
     /// # Errors
     /// Why there is none, in words.

@@ -23,18 +23,21 @@ pub use objects::Objects;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::runtime::Runtime;
 use url::Url;
 
 /// The most bytes of copies, unless `MM_STORAGE_CACHE_BYTES` says otherwise.
 const CACHE_BYTES: u64 = 100 << 30;
+
+/// For how long a copy that was given is not removed for others. What is open stays readable.
+const IN_USE: Duration = Duration::from_secs(60);
 
 /// The schemes of object stores, whose files can be written as well.
 const STORES: [&str; 7] = ["s3", "s3a", "gs", "az", "abfs", "abfss", "azure"];
@@ -45,8 +48,8 @@ pub struct Storage {
     runtime: Mutex<Option<Arc<Runtime>>>,
     /// The store of each bucket or host.
     stores: Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>,
-    /// The copies that this process uses, which are not removed for others.
-    in_use: Mutex<BTreeSet<PathBuf>>,
+    /// The copies that this process was given, and when: they are not removed before they are opened.
+    in_use: Mutex<BTreeMap<PathBuf, Instant>>,
 }
 
 /// What the server stated about a copy.
@@ -87,8 +90,8 @@ impl Storage {
         }
     }
 
-    /// The path of a copy of the file at a URL. It stays until [`Storage::release`], or the end of the process and a
-    /// later need of its space.
+    /// The path of a copy of the file at a URL, which is to be opened within a minute: after that it may be removed for
+    /// others, and is copied again when it is asked for again.
     ///
     /// # Errors
     /// When the server has no such file, refuses it, or does not answer; when the cache has no space.
@@ -151,7 +154,7 @@ impl Storage {
     fn used(&self, copy: PathBuf) -> PathBuf {
         // The time of use decides which copies go first.
         let _ = File::options().append(true).open(&copy).and_then(|file| file.set_modified(SystemTime::now()));
-        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(copy.clone());
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(copy.clone(), Instant::now());
         copy
     }
 
@@ -170,7 +173,8 @@ impl Storage {
         copies.sort();
         let mut total: u64 = copies.iter().map(|(_, size, _)| size).sum();
         let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, size, copy) in copies.into_iter().filter(|(.., copy)| !in_use.contains(copy)) {
+        let is_in_use = |copy: &PathBuf| in_use.get(copy).is_some_and(|given| given.elapsed() < IN_USE);
+        for (_, size, copy) in copies.into_iter().filter(|(.., copy)| !is_in_use(copy)) {
             if total + bytes <= limit {
                 break;
             }
@@ -180,7 +184,7 @@ impl Storage {
         }
         if total + bytes > limit {
             bail!(
-                "the files of this data set need {} bytes in {}, where at most {} may be (MM_STORAGE_CACHE_BYTES)",
+                "the files that are read at the moment need {} bytes in {}, where at most {} may be (MM_STORAGE_CACHE_BYTES)",
                 total + bytes,
                 self.folder.display(),
                 limit

@@ -115,17 +115,18 @@ impl Graph {
         Ok(found.map_err(|e| e.to_string())?.keys.into_iter().map(u64::cast_signed).collect())
     }
 
-    /// The stored vector of a row, where the graph holds it as it is stored; false otherwise.
-    pub(super) fn vector(&self, number: i64, values: &mut Vec<f16>) -> bool {
+    /// Appends the stored vector of a row, where the graph holds it as it is stored; false otherwise. `bits` is memory to
+    /// work in.
+    pub(super) fn vector(&self, number: i64, bits: &mut Vec<i16>, values: &mut Vec<f16>) -> bool {
         if self.quantization != Quantization::F16 {
             return false;
         }
-        let mut bits = vec![0i16; self.index.dimensions()];
-        let found = self.index.get(number.cast_unsigned(), UsearchHalf::from_mut_i16s(&mut bits));
+        bits.resize(self.index.dimensions(), 0);
+        let found = self.index.get(number.cast_unsigned(), UsearchHalf::from_mut_i16s(bits));
         if !matches!(found, Ok(1)) {
             return false;
         }
-        values.extend(bits.into_iter().map(|b| f16::from_bits(b.cast_unsigned())));
+        values.extend(bits.iter().map(|b| f16::from_bits(b.cast_unsigned())));
         true
     }
 }

@@ -14,6 +14,7 @@ mod failure;
 mod filter;
 mod graph;
 mod graph_record;
+mod live_rows;
 mod nearest;
 mod optimize;
 mod read;

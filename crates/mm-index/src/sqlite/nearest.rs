@@ -6,11 +6,16 @@ use super::{
     filter::Selection,
     graph::Graph,
     graph_record::{GraphRecord, graph_record},
-    read::{is_live, read_vectors},
+    live_rows::LiveRows,
+    read::read_vectors,
     stats::count,
     tail::{Tail, Target, scan},
 };
-use crate::{Method, Quantization, Step, score::Scored};
+use crate::{
+    Method, Quantization, Step,
+    score::{Scored, Scorer},
+};
+use half::f16;
 use rusqlite::Connection;
 use std::{
     collections::BinaryHeap,
@@ -44,8 +49,8 @@ struct LoadedGraph {
 }
 
 /// The best `k` of scored rows that are there, best first.
-pub(super) fn best_live(
-    connection: &Connection,
+fn best_live(
+    live: &mut LiveRows<'_>,
     scored: Vec<Scored>,
     selection: Option<&Selection>,
     k: usize,
@@ -55,7 +60,7 @@ pub(super) fn best_live(
     while best.len() < k {
         let Some(row) = heap.pop() else { break };
         // A selection was made of rows that are there.
-        if selection.is_some() || is_live(connection, row.row)? {
+        if selection.is_some() || live.contains(row.row)? {
             best.push(row);
         }
     }
@@ -66,10 +71,11 @@ impl SqliteStore {
     /// The `k` best rows for a target, best first.
     pub(super) fn nearest(
         &self,
-        connection: &Connection,
+        live: &mut LiveRows<'_>,
         target: &Target<'_>,
         k: usize,
     ) -> Result<(Vec<Scored>, Step), Failure> {
+        let connection = live.connection();
         let started = std::time::Instant::now();
         let rows = count(connection, target.vector)?;
         let filtered = target.selection.map(|s| s.count_ones(..));
@@ -90,7 +96,7 @@ impl SqliteStore {
             match &loaded.graph {
                 Ok(graph) => {
                     step.method = Method::Graph;
-                    found = self.walk(connection, target, (&loaded, graph), rows, k, &mut step)?;
+                    found = self.walk(live, target, (&loaded, graph), rows, k, &mut step)?;
                 }
                 Err(reason) => {
                     step.note = Some(format!("{reason}; searched exactly, `mm index optimize` builds the graph again"));
@@ -103,7 +109,7 @@ impl SqliteStore {
             found
         } else {
             step.method = Method::Exact;
-            self.compare_all(connection, target, rows, k, &mut step)?
+            self.compare_all(live, target, rows, k, &mut step)?
         };
         step.seconds = started.elapsed().as_secs_f64();
         Ok((found, step))
@@ -132,15 +138,17 @@ impl SqliteStore {
     /// the selected ones may lie where no path leads.
     fn walk(
         &self,
-        connection: &Connection,
+        live: &mut LiveRows<'_>,
         target: &Target<'_>,
         (loaded, graph): (&LoadedGraph, &Graph),
         rows: usize,
         k: usize,
         step: &mut Step,
     ) -> Result<Option<Vec<Scored>>, Failure> {
+        let connection = live.connection();
         let fresh = scan(&loaded.fresh, connection, target, rows, self.settings.cache_bytes)?;
         step.scored += fresh.len();
+        let mut scorer = RowScorer::new(target);
         let available = target.selection.map_or(rows, |selection| selection.count_ones(..));
         let named = |reason| crate::Error::Graph { vector: target.vector.name.clone(), reason };
         let mut wanted = k.saturating_mul(oversampling(loaded.record.quantization)).saturating_add(SPARE_CANDIDATES);
@@ -149,13 +157,13 @@ impl SqliteStore {
             let candidates = graph.search(&target.queries[0], wanted, target.selection).map_err(named)?;
             let mut scored = Vec::with_capacity(candidates.len());
             for number in &candidates {
-                scored.extend(Self::score_row(connection, target, Some(graph), *number)?);
+                scored.extend(scorer.score(connection, Some(graph), *number)?);
             }
             step.scored += candidates.len();
-            let mut best = best_live(connection, scored, target.selection, k)?;
+            let mut best = best_live(live, scored, target.selection, k)?;
             let is_complete = candidates.len() < wanted || wanted == graph.len();
             if best.len() >= k || is_complete {
-                best.extend(best_live(connection, fresh, target.selection, k)?);
+                best.extend(best_live(live, fresh, target.selection, k)?);
                 best.sort_unstable_by(|a, b| b.cmp(a));
                 best.truncate(k);
                 return Ok((best.len() >= k.min(available)).then_some(best));
@@ -165,43 +173,59 @@ impl SqliteStore {
         }
     }
 
-    /// A row with its score; none where it lacks the vector.
-    pub(super) fn score_row(
-        connection: &Connection,
-        target: &Target<'_>,
-        graph: Option<&Graph>,
-        number: i64,
-    ) -> Result<Option<Scored>, Failure> {
-        let mut values = Vec::with_capacity(target.vector.config.dim);
-        let in_memory = graph.is_some_and(|graph| graph.vector(number, &mut values));
-        if !in_memory && !read_vectors(connection, target.vector, number, &mut values)? {
-            return Ok(None);
-        }
-        Ok(Some(Scored { row: number, score: f64::from(target.scorer().score(&values)) }))
-    }
-
     /// Compares every row, or every one that the filter selects.
     fn compare_all(
         &self,
-        connection: &Connection,
+        live: &mut LiveRows<'_>,
         target: &Target<'_>,
         rows: usize,
         k: usize,
         step: &mut Step,
     ) -> Result<Vec<Scored>, Failure> {
         const FEW: usize = 8;
+        let connection = live.connection();
         let few = target.selection.filter(|selection| selection.count_ones(..) < rows / FEW);
         let scored = match few {
             Some(selection) => {
                 let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
                 let row_numbers = selection.ones().filter_map(|number| i64::try_from(number).ok());
-                let scored = row_numbers.map(|number| Self::score_row(connection, target, graph, number));
+                let mut scorer = RowScorer::new(target);
+                let scored = row_numbers.map(|number| scorer.score(connection, graph, number));
                 scored.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?
             }
             None => scan(&target.vector.caches.all, connection, target, rows, self.settings.cache_bytes)?,
         };
         step.scored += scored.len();
-        best_live(connection, scored, target.selection, k)
+        best_live(live, scored, target.selection, k)
+    }
+}
+
+/// Scores rows one after the other, in the same memory.
+pub(super) struct RowScorer<'a> {
+    vector: &'a NamedVector,
+    scorer: Scorer<'a>,
+    values: Vec<f16>,
+    bits: Vec<i16>,
+}
+
+impl<'a> RowScorer<'a> {
+    pub(super) fn new(target: &Target<'a>) -> Self {
+        Self { vector: target.vector, scorer: target.scorer(), values: Vec::new(), bits: Vec::new() }
+    }
+
+    /// A row with its score; none where it lacks the vector.
+    pub(super) fn score(
+        &mut self,
+        connection: &Connection,
+        graph: Option<&Graph>,
+        number: i64,
+    ) -> Result<Option<Scored>, Failure> {
+        self.values.clear();
+        let in_memory = graph.is_some_and(|graph| graph.vector(number, &mut self.bits, &mut self.values));
+        if !in_memory && !read_vectors(connection, self.vector, number, &mut self.values)? {
+            return Ok(None);
+        }
+        Ok(Some(Scored { row: number, score: f64::from(self.scorer.score(&self.values)) }))
     }
 }

@@ -75,12 +75,6 @@ pub(super) fn row_data(connection: &Connection, number: i64) -> Result<Option<Ro
     Ok(Some(RowData { id, payload, text, version }))
 }
 
-/// Whether there is a row of this number.
-pub(super) fn is_live(connection: &Connection, number: i64) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM row_data WHERE number = ?1")?;
-    statement.exists([number])
-}
-
 /// Id and version of every row.
 pub(super) fn versions(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<String>)>> {
     let mut statement = connection.prepare("SELECT id, version FROM row_data ORDER BY number")?;

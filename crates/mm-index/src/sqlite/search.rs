@@ -4,7 +4,9 @@ use super::{
     SqliteStore,
     failure::Failure,
     filter::{Selection, Selections},
-    read::{number_of_id, read_vectors, row_data},
+    live_rows::LiveRows,
+    nearest::RowScorer,
+    read::{number_of_id, read_vectors},
     tail::Target,
     text,
 };
@@ -21,6 +23,7 @@ struct Snapshot<'a> {
     store: &'a SqliteStore,
     connection: &'a Connection,
     selections: &'a mut Selections,
+    live: LiveRows<'a>,
 }
 
 impl SqliteStore {
@@ -30,7 +33,7 @@ impl SqliteStore {
         selections: &mut Selections,
         query: &Query,
     ) -> Result<Answer, Failure> {
-        answer(&mut Snapshot { store: self, connection, selections }, query)
+        answer(&mut Snapshot { store: self, connection, selections, live: LiveRows::new(connection) }, query)
     }
 }
 
@@ -61,7 +64,8 @@ impl Searcher for Snapshot<'_> {
         selection: Option<&Selection>,
         k: usize,
     ) -> Result<(Vec<Scored>, Step), Failure> {
-        self.store.nearest(self.connection, &self.target(wanted, selection)?, k)
+        let target = self.target(wanted, selection)?;
+        self.store.nearest(&mut self.live, &target, k)
     }
 
     fn words(
@@ -76,7 +80,8 @@ impl Searcher for Snapshot<'_> {
 
     fn score(&mut self, wanted: Wanted<'_>, row_numbers: &[i64]) -> Result<Vec<Scored>, Failure> {
         let target = self.target(wanted, None)?;
-        let scored = row_numbers.iter().map(|number| SqliteStore::score_row(self.connection, &target, None, *number));
+        let mut scorer = RowScorer::new(&target);
+        let scored = row_numbers.iter().map(|number| scorer.score(self.connection, None, *number));
         scored.filter_map(Result::transpose).collect()
     }
 
@@ -91,7 +96,7 @@ impl Searcher for Snapshot<'_> {
         let read = |number: &i64| {
             // Search structures that name a row that is not there would be a damaged database.
             let missing = || Failure::Damaged(format!("row number {number} was found but is not there"));
-            row_data(self.connection, *number)?.ok_or_else(missing)
+            self.live.take(*number)?.ok_or_else(missing)
         };
         row_numbers.iter().map(read).collect()
     }
