@@ -22,6 +22,10 @@ pub struct LoadOptions {
     /// How transparent pixels of images are converted. If absent, the alpha channel is dropped, as transformers, timm
     /// and open_clip do by Pillow's `convert("RGB")`.
     pub transparency: Option<Transparency>,
+    /// For a model that stays loaded: weights are packed for the processor at their first use, however small the input,
+    /// so that those of the checkpoint are not in memory as well. Otherwise inputs of at most 64 rows (tokens, patches)
+    /// use the weights as they are.
+    pub stays_loaded: bool,
 }
 
 /// A loaded model.
@@ -83,6 +87,7 @@ pub fn load_for_fine_tuning<M>(
     }
     let trainable = options.trainable_layers.is_some() || fine_tune.is_some();
     let scope = if trainable { params.scope() } else { params.scope().frozen() };
+    let scope = if options.stays_loaded { scope.decode_mode() } else { scope };
     let builder = ModelBuilder {
         folder: &paths.files,
         tokenizer_folder: &paths.tokenizer,

@@ -36,10 +36,8 @@ fn of_pipeline(pipeline: &Pipeline, group: Vec<AnswerJob>) {
     let mut encoded = encoded.into_iter().peekable();
     while encoded.peek().is_some() {
         let batch: Vec<_> = encoded.by_ref().take(pipeline.max_batch_size()).collect();
-        let request = |job: &AnswerJob| job.input.question.clone();
-        let questions: Vec<String> = batch.iter().map(|(job, _)| request(job)).collect();
         let rows: Vec<_> =
-            batch.iter().zip(&questions).map(|((_, media), q)| (Some(media), Request::Question(q))).collect();
+            batch.iter().map(|(job, media)| (Some(media), Request::Question(&job.input.question))).collect();
         let found = pipeline.answer_batch(&rows, &batch[0].0.input.candidates, &pipeline.generation);
         for ((job, media), scores) in batch.into_iter().zip(found) {
             let answered = scores.map_err(ApiError::from).map(|scores| {

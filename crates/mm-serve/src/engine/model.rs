@@ -79,7 +79,7 @@ impl LoadedModel {
         if Predictor::is_run(folder) {
             return Self::load_run(folder, context);
         }
-        let options = LoadOptions { device: context.device, ..LoadOptions::default() };
+        let options = LoadOptions { device: context.device, stays_loaded: true, ..LoadOptions::default() };
         if generates(folder) {
             let pipeline = Pipeline::load(folder, options)?;
             if pipeline.can_generate() {
