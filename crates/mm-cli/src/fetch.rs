@@ -142,6 +142,10 @@ impl UrlFetcher for CachedFetcher {
         self.storage.read(url, offset, length).map_err(|error| without_url(url, &error))
     }
 
+    fn data_size(&self, url: &str) -> Result<u64, String> {
+        self.storage.size(url).map_err(|error| without_url(url, &error))
+    }
+
     fn unpin_data(&self, url: &str) {
         self.storage.unpin(url);
     }

@@ -39,6 +39,15 @@ pub trait UrlFetcher: Send + Sync {
         read_part(&copy, offset, length).map_err(|e| format!("{}: {e}", copy.display()))
     }
 
+    /// The size in bytes of a file of a data set.
+    ///
+    /// # Errors
+    /// Why it is not known, in words.
+    fn data_size(&self, url: &str) -> Result<u64, String> {
+        let copy = self.fetch_data(url)?;
+        copy.metadata().map(|m| m.len()).map_err(|e| format!("{}: {e}", copy.display()))
+    }
+
     /// The copy may be removed where others need its space.
     fn unpin_data(&self, url: &str) {
         let _ = url;
@@ -126,18 +135,36 @@ pub fn local_copy(path: &Path) -> Result<PathBuf> {
     copy.map_err(|reason| Error::file(path, reason))
 }
 
+/// The size of a file in bytes, wherever it lies.
+///
+/// # Errors
+/// When there is no such file, or its server does not say.
+pub fn file_size(path: &Path) -> Result<u64> {
+    let Some(url) = path.to_str().filter(|_| is_remote(path)) else {
+        return path.metadata().map(|m| m.len()).map_err(|e| Error::file(path, e));
+    };
+    let size = fetcher("reads no data sets by URL").and_then(|fetcher| fetcher.data_size(url));
+    size.map_err(|reason| Error::file(path, reason))
+}
+
 /// Says that the copy of a URL ([`local_copy`]) is not needed any more; other files stay.
 pub fn release_copy(path: &Path) {
-    if let (Some(fetcher), Some(url)) = (FETCHER.get(), path.to_str().filter(|_| is_remote(path))) {
+    if let Some((fetcher, url)) = fetcher_of(path) {
         fetcher.release_data(url);
     }
 }
 
 /// Says that the copy of a URL may be removed where others need its space.
 pub(crate) fn unpin_copy(path: &Path) {
-    if let (Some(fetcher), Some(url)) = (FETCHER.get(), path.to_str().filter(|_| is_remote(path))) {
+    if let Some((fetcher, url)) = fetcher_of(path) {
         fetcher.unpin_data(url);
     }
+}
+
+/// The fetcher of this process, and the URL that a path is; `None` where either lacks.
+fn fetcher_of(path: &Path) -> Option<(&'static dyn UrlFetcher, &str)> {
+    let url = path.to_str().filter(|_| is_remote(path))?;
+    Some((FETCHER.get()?.as_ref(), url))
 }
 
 /// A part of the file at a URL, whether there is a copy or not.

@@ -213,16 +213,7 @@ impl RecordPacker {
             let word = ((packed.len() - payload) as u64) | ((kind as u64) << END_BITS);
             packed[at * WORD..(at + 1) * WORD].copy_from_slice(&word.to_le_bytes());
         }
-        let is_known = |header: &Arc<Header>| header.names.iter().map(|n| &**n).eq(columns.iter().map(|(n, _)| *n));
-        let header = match self.last.take().filter(|last| last.stored == columns.len() && is_known(last)) {
-            Some(last) => last,
-            None => self.share(Header {
-                names: columns.iter().map(|(name, _)| (*name).into()).collect(),
-                positions: (0..columns.len() as u32).collect(),
-                stored: columns.len(),
-            }),
-        };
-        self.last = Some(header.clone());
+        let header = self.header(&columns.iter().map(|(name, _)| *name).zip(0..).collect::<Vec<_>>(), columns.len());
         Record { header, cells: packed.into() }
     }
 
@@ -232,21 +223,26 @@ impl RecordPacker {
         found.extend(columns.filter_map(|name| Some((name, record.header.find(name)? as u32))));
         found.sort_unstable();
         found.dedup();
-        let stored = record.header.stored;
+        let header = self.header(&found, record.header.stored);
+        Record { header, cells: record.cells.clone() }
+    }
+
+    /// The header of columns and where their cells are: the last one, as of most rows, or one that is shared.
+    fn header(&mut self, columns: &[(&str, u32)], stored: usize) -> Arc<Header> {
         let is_known = |header: &Arc<Header>| {
-            let columns = header.names.iter().zip(&header.positions).map(|(name, at)| (&**name, *at));
-            header.stored == stored && columns.eq(found.iter().copied())
+            let known = header.names.iter().zip(&header.positions).map(|(name, at)| (&**name, *at));
+            header.stored == stored && known.eq(columns.iter().copied())
         };
         let header = match self.last.take().filter(is_known) {
             Some(last) => last,
             None => self.share(Header {
-                names: found.iter().map(|(name, _)| (*name).into()).collect(),
-                positions: found.iter().map(|(_, at)| *at).collect(),
+                names: columns.iter().map(|(name, _)| (*name).into()).collect(),
+                positions: columns.iter().map(|(_, at)| *at).collect(),
                 stored,
             }),
         };
         self.last = Some(header.clone());
-        Record { header, cells: record.cells.clone() }
+        header
     }
 
     /// The header that equal ones share; of too many different ones each is on its own.

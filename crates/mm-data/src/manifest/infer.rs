@@ -134,9 +134,9 @@ pub struct ColumnInference<'a> {
 
 impl ColumnInference<'_> {
     /// The modality of another crate that a column is of.
-    fn recognized(&self, table: &Table, column: &str) -> Option<String> {
+    fn recognized(&self, column: &str, sample: &[Value]) -> Option<String> {
         let recognize = self.recognize?;
-        recognize(column, &table.sample(column, MAX_INSPECTED).iter().collect::<Vec<_>>())
+        recognize(column, &sample.iter().collect::<Vec<_>>())
     }
 
     fn is_wanted(&self, modality: &str) -> bool {
@@ -160,11 +160,11 @@ pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnIn
     let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
     for name in &table.columns {
         let is_role = [&columns.id, &columns.item, &columns.label].into_iter().flatten().any(|c| c == name);
-        if let Some(modality) = inference.recognized(table, name).filter(|_| !is_role) {
+        let sample = table.sample(name, MAX_INSPECTED);
+        if let Some(modality) = inference.recognized(name, &sample).filter(|_| !is_role) {
             candidates.entry(modality).or_default().push(name);
             continue;
         }
-        let sample = table.sample(name, MAX_INSPECTED);
         let stats = ColumnStats::of(&sample);
         match file_modality(&stats.cells) {
             // An id that looks like a file name is none, unless there is such a file and nothing else.

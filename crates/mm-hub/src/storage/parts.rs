@@ -20,7 +20,7 @@ impl Storage {
     /// # Errors
     /// As [`Storage::fetch`], and when the file has no such bytes.
     pub fn read(&self, url: &str, offset: u64, length: usize) -> Result<Vec<u8>> {
-        if let Ok(bytes) = read_part(&self.copy_of(url), offset, length) {
+        if let Ok(bytes) = read_part(&self.copies.path(url), offset, length) {
             return Ok(bytes);
         }
         if is_offline() {

@@ -110,7 +110,7 @@ impl ShardFolder {
 
     /// Writes the record of a shard, whose outputs are all written: with it the shard is done.
     pub(super) fn finish<T: Serialize>(&self, name: &str, file: &Path, lease: &Lease, result: T) -> Result<()> {
-        let bytes = mm_data::local_copy(file)?.metadata().map_err(io_error(file))?.len();
+        let bytes = mm_data::file_size(file)?;
         let record = ShardRecord { file: file.to_owned(), bytes, result };
         let path = record_file(name);
         let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::file(self.path.join(&path), e))?;

@@ -71,8 +71,9 @@ enum Taken {
     Stopped,
 }
 
-/// Processes shards ([`super::name_shards`]) into a folder that is prepared until all are done, by this worker or by others. It begins with the
-/// shard `first`, so that workers do not all try the same; `on_progress(done, shards)` is called after each.
+/// Processes shards ([`super::name_shards`]) into a folder that is prepared ([`ShardFolder::prepare`]), until all are
+/// done, by this worker or by others. It begins with the shard `first`, so that workers do not all try the same;
+/// `on_progress(done, shards)` is called after each.
 ///
 /// # Errors
 /// When the folder cannot be written, or the work ends with an error. A shard that fails is in the summary.
