@@ -69,6 +69,8 @@ unsafe extern "C" {
     ) -> *mut c_void;
     fn mm_dist_reducer_prepare(reducer: *mut c_void, loss: *mut c_void, error: *mut *mut c_char);
     fn mm_dist_reducer_free(reducer: *mut c_void);
+    fn mm_dist_profiler_start(error: *mut *mut c_char);
+    fn mm_dist_profiler_stop(path: *const c_char, error: *mut *mut c_char);
 }
 
 /// Calls a function of the shim, whose last argument takes the text of an exception.
@@ -257,4 +259,18 @@ impl Drop for Reducer {
         // SAFETY: freed once; its hooks are removed first.
         unsafe { mm_dist_reducer_free(self.0.as_ptr()) }
     }
+}
+
+/// Starts to record the operations of this thread; one thread of the process at a time.
+pub fn start_profiler() -> Result<(), String> {
+    // SAFETY: the caller sees to it that no other thread records.
+    call(|error| unsafe { mm_dist_profiler_start(error) })
+}
+
+/// Ends the recording of this thread, and writes it to a file if one is given.
+pub fn stop_profiler(path: Option<&str>) -> Result<(), String> {
+    let path = path.map(c_text).transpose()?;
+    let pointer = path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr());
+    // SAFETY: this thread records; the text outlives the call.
+    call(|error| unsafe { mm_dist_profiler_stop(pointer, error) })
 }

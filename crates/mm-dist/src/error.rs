@@ -80,6 +80,9 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// The profiler cannot record, or its trace cannot be written.
+    #[error("the profiler: {0}")]
+    Profiler(String),
     /// An error of mm-core.
     #[error(transparent)]
     Core(#[from] mm_core::Error),

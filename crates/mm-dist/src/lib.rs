@@ -12,6 +12,7 @@ mod gather;
 mod group;
 mod local;
 mod monitor;
+mod profiler;
 mod reducer;
 
 pub use current::{current, with_group};
@@ -20,4 +21,5 @@ pub use error::{Error, Result};
 pub use gather::GatheredRows;
 pub use group::{Group, ReduceOp};
 pub use local::{spawn_local, spawn_local_with};
+pub use profiler::Profiler;
 pub use reducer::GradientReducer;

@@ -1,5 +1,6 @@
-// What neither tch nor libtorch's C functions offer: torch.distributed's store, its gloo backend, and the reducer of
-// DistributedDataParallel, which starts to average gradients while the backward pass still runs.
+// What neither tch nor libtorch's C functions offer: torch.distributed's store, its gloo backend, the reducer of
+// DistributedDataParallel, which starts to average gradients while the backward pass still runs, and the profiler that
+// shows whether it does.
 //
 // Every function catches C++ exceptions and returns their text through `error`, which mm_dist_free frees.
 
@@ -8,6 +9,7 @@
 #include <ATen/ATen.h>
 #include <c10/util/Flags.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -264,6 +266,26 @@ c10d::Reducer *mm_dist_reducer(const GroupHandle *group, at::Tensor *const *para
 // Before the backward pass of `loss`.
 void mm_dist_reducer_prepare(c10d::Reducer *reducer, at::Tensor *loss, char **error) {
   guarded(error, [&] { reducer->prepare_for_backward({*loss}); });
+}
+
+// Records the operations of this thread and of the backward passes that it starts, as torch.profiler.
+void mm_dist_profiler_start(char **error) {
+  using namespace torch::autograd::profiler;
+  guarded(error, [&] {
+    const ProfilerConfig config(ProfilerState::KINETO);
+    std::set<ActivityType> activities{ActivityType::CPU};
+    if (at::hasCUDA()) activities.insert(ActivityType::CUDA);
+    prepareProfiler(config, activities);
+    enableProfiler(config, activities);
+  });
+}
+
+// Ends the recording, in the thread that started it, and writes a Chrome trace to `path` unless that is null.
+void mm_dist_profiler_stop(const char *path, char **error) {
+  guarded(error, [&] {
+    const auto result = torch::autograd::profiler::disableProfiler();
+    if (path) result->save(path);
+  });
 }
 
 void mm_dist_reducer_free(c10d::Reducer *reducer) {

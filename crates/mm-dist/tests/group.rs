@@ -6,7 +6,9 @@ use mm_core::{
     DType, Device, Tensor,
     distributed::{SentTensor, map_over_ranks, process_group},
 };
-use mm_dist::{Environment, Error, GradientReducer, Group, ReduceOp, Result, current, spawn_local, spawn_local_with};
+use mm_dist::{
+    Environment, Error, GradientReducer, Group, Profiler, ReduceOp, Result, current, spawn_local, spawn_local_with,
+};
 use std::{net::TcpListener, rc::Rc, time::Duration};
 
 #[test]
@@ -239,4 +241,45 @@ fn the_groups_of_a_process_belong_to_one_thread() {
         Ok(matches!(Group::join(&environment(0, port)), Err(Error::Thread)))
     });
     assert_eq!(refused.unwrap(), [true, true]);
+}
+
+/// The events of a Chrome trace with a name that begins so: start and end in microseconds.
+fn intervals(trace: &serde_json::Value, name: &str) -> Vec<(f64, f64)> {
+    let events = trace["traceEvents"].as_array().unwrap().iter();
+    let named = events.filter(|e| e["ph"] == "X" && e["name"].as_str().is_some_and(|n| n.starts_with(name)));
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    named.map(|e| (number(&e["ts"]), number(&e["ts"]) + number(&e["dur"]))).collect()
+}
+
+#[test]
+fn gradients_are_sent_while_the_backward_pass_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rank-0.pt.trace.json");
+    spawn_local(2, |group| {
+        // Eight layers of 4 MB: several buckets.
+        let layers: Vec<Tensor> = (0..8)
+            .map(|_| Tensor::full(&[1024, 1024], 1e-3, DType::F32, Device::Cpu)?.set_requires_grad(true))
+            .collect::<Result<_, mm_core::Error>>()?;
+        let reducer = GradientReducer::new(group, layers.clone())?;
+        let step = || {
+            let mut x = Tensor::full(&[256, 1024], 1.0, DType::F32, Device::Cpu)?;
+            for layer in &layers {
+                x = x.matmul(layer)?;
+            }
+            reducer.backward(Some(&x.mean()?))
+        };
+        step()?;
+        let profiler = (group.rank() == 0).then(Profiler::start).transpose()?;
+        step()?;
+        profiler.map(|profiler| profiler.save(&path)).transpose()?;
+        group.barrier()
+    })
+    .unwrap();
+    let trace = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let sent = intervals(&trace, "gloo:all_reduce");
+    let computed = intervals(&trace, "autograd::engine::evaluate_function: MmBackward0");
+    assert!(sent.len() >= 2 && computed.len() == 8, "{sent:?} {computed:?}");
+    let last_computed = computed.iter().map(|(_, end)| *end).fold(0.0, f64::max);
+    let first_sent = sent.iter().map(|(start, _)| *start).fold(f64::MAX, f64::min);
+    assert!(first_sent < last_computed, "sent {sent:?}, computed {computed:?}");
 }

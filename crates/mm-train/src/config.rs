@@ -105,6 +105,10 @@ pub struct TrainConfig {
     pub keep_last: usize,
     /// Number of steps between logged metrics.
     pub log_every_steps: u64,
+    /// Number of steps, after the first five, whose operations PyTorch's profiler records; 0 records none. The traces,
+    /// one for each process, are `profile/rank-N.pt.trace.json` in the run folder; <https://ui.perfetto.dev> and
+    /// TensorBoard's PyTorch profiler show them.
+    pub profile_steps: u64,
 }
 
 impl Default for TrainConfig {
@@ -124,6 +128,7 @@ impl Default for TrainConfig {
             min_seconds_between_saves: 20.0,
             keep_last: 0,
             log_every_steps: 10,
+            profile_steps: 0,
         }
     }
 }

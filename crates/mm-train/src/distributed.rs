@@ -93,6 +93,12 @@ impl Ranks {
         Ok(group.gather(&own.to_vec())?.concat())
     }
 
+    /// The bytes of all processes, by rank.
+    pub(crate) fn gather_bytes(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let Some((group, _)) = &self.0 else { return Ok(vec![own.to_vec()]) };
+        Ok(group.gather_bytes(own)?)
+    }
+
     /// Checks that all processes have the same value of something.
     pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
         let Some((group, _)) = &self.0 else { return Ok(()) };

@@ -2,7 +2,7 @@
 
 use crate::{
     BatchSource, EarlyStopping, Ema, Error, MetricDirection, MetricRecord, Optimizer, Progress, Result, Run,
-    TrainConfig, TrainState, distributed::Ranks, ema::model_tensors,
+    TrainConfig, TrainState, distributed::Ranks, ema::model_tensors, profile::StepProfile,
 };
 use mm_core::{
     LossOutput, Params, Tensor, TrainingObjective, autocast, distributed::with_process_group, no_grad, seed,
@@ -140,6 +140,7 @@ pub struct Trainer<'a, S: BatchSource> {
     total_steps: u64,
     autocast: bool,
     log: LogWindow,
+    profile: StepProfile,
     /// When this process started to train, and the seconds of training before that.
     started: (Instant, f64),
     last_save: Option<Instant>,
@@ -168,6 +169,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
             autocast: config.precision.uses_autocast(params.device()),
             state: TrainState::default(),
             log: LogWindow::new(),
+            profile: StepProfile::new(0, 0),
             started: (Instant::now(), 0.0),
             last_save: None,
             config,
@@ -203,6 +205,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         }
         self.started = (Instant::now(), self.state.seconds);
         self.log = LogWindow::new();
+        self.profile = StepProfile::new(self.config.profile_steps, self.total_steps.saturating_sub(self.state.step));
         progress.begin(self.state.step, self.total_steps);
         let mut stopped = false;
         while !stopped && self.state.epoch < self.config.epochs && !self.state.finished {
@@ -227,6 +230,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         if stopped {
             self.checkpoint(run, "last")?;
         }
+        self.profile.finish(run, &self.ranks)?;
         for name in ["last", "best"] {
             run.share_checkpoint(name)?;
         }
@@ -291,6 +295,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         run: &Run,
         stop: &AtomicBool,
     ) -> Result<Option<StepResult>> {
+        self.profile.before_step()?;
         self.optimizer.zero_grad();
         let mut step = StepResult { loss: 0.0, grad_norm: 0.0, lr: 0.0, samples: 0, stop: false };
         let (mut count, mut ids) = (0, Vec::new());
@@ -332,6 +337,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         }
         self.state.step += 1;
         self.state.seconds = self.started.1 + self.started.0.elapsed().as_secs_f64();
+        self.profile.after_step(run, &self.ranks)?;
         let lr = self.config.optimizer.lr * lr_factor;
         Ok(Some(StepResult { loss: step.loss / count as f64, grad_norm, lr, ..step }))
     }

@@ -184,6 +184,30 @@ fn a_variational_autoencoder_in_several_processes_learns_the_weights_of_one() {
     compare("representation", VAE, STEPS, &[]);
 }
 
+#[test]
+fn the_steps_of_each_process_are_profiled() {
+    let workspace = workspace();
+    workspace.write("config.toml", config("representation", VAE, 6));
+    let settings = ["--set", "train.profile_steps=3", "--set", "train.epochs=5"];
+    for (world_size, sends) in [(1, false), (2, true)] {
+        let run = format!("run-{world_size}");
+        let output = train(&workspace, world_size, &run, &settings);
+        assert!(output.status.success(), "{}", text(&output));
+        let folder = workspace.path().join(run).join("profile");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), world_size);
+        for rank in 0..world_size {
+            let trace = std::fs::read(folder.join(format!("rank-{rank}.pt.trace.json"))).unwrap();
+            let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+            let names = trace["traceEvents"].as_array().unwrap().iter().filter_map(|event| event["name"].as_str());
+            let names: Vec<&str> = names.collect();
+            let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
+            // The encoder and the decoder have linear layers, of three steps.
+            assert!(count("autograd::engine::evaluate_function: AddmmBackward0") >= 3, "{names:?}");
+            assert_eq!(count("gloo:all_reduce") >= 3, sends, "{names:?}");
+        }
+    }
+}
+
 /// A training of 400 steps, each of which is saved, in the background.
 fn start(workspace: &Workspace, world_size: usize, more: &[&str]) -> Child {
     let nproc = world_size.to_string();

@@ -156,7 +156,8 @@ impl Copies {
     /// Keeps other processes and threads from giving and removing copies as long as the result lives; `None` where the
     /// folder cannot be written or its file system knows no locks.
     fn lock(&self) -> Option<File> {
-        let file = File::options().create(true).truncate(false).write(true).open(self.folder.with_extension("lock")).ok()?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(self.folder.with_extension("lock")).ok()?;
         file.lock().ok().map(|()| file)
     }
 
