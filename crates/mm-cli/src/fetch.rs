@@ -190,6 +190,10 @@ impl OutputFolder for StoreFolder {
         self.0.create(name, bytes).map_err(self.failed(name))
     }
 
+    fn upload(&self, name: &str, file: &Path) -> std::io::Result<bool> {
+        self.0.upload(name, file).map_err(self.failed(name))
+    }
+
     fn remove(&self, name: &str) -> std::io::Result<()> {
         self.0.remove(name).map_err(self.failed(name))
     }

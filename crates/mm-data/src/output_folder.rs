@@ -33,6 +33,15 @@ pub trait OutputFolder: Send + Sync {
     /// When it cannot be written.
     fn create(&self, name: &str, bytes: &[u8]) -> io::Result<bool>;
 
+    /// Copies a file of this machine, which may be large, to the folder unless there is one of that name; whether it was
+    /// copied. Others see all of it or nothing. The content has to be that of the caller alone.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    fn upload(&self, name: &str, file: &Path) -> io::Result<bool> {
+        self.create(name, &fs::read(file)?)
+    }
+
     /// Deletes a file, where there is one.
     ///
     /// # Errors

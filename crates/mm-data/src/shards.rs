@@ -1,9 +1,10 @@
 //! Writing data sets as `WebDataset` shards.
 
 use crate::{
-    Error, Manifest, Result, Row,
+    Error, Manifest, OutputFolder, Result, Row,
+    fetch::is_remote,
     file_type::{modality_of_extension, sniff},
-    source_name,
+    open_output_folder, source_name,
 };
 use mm_core::{Modality, Source};
 use serde_json::{Map, Value};
@@ -13,6 +14,7 @@ use std::{
     io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
+use tempfile::NamedTempFile;
 
 /// Where a shard ends.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +53,8 @@ struct Member<'a> {
 
 /// Writes rows of a data set into shards `PREFIX-000000.tar`, `PREFIX-000001.tar` … Each row becomes files of one name:
 /// its image, audio and video with their bytes unchanged, its text as `.txt`, and its other cells as `.json`. A shard is
-/// complete or absent.
+/// complete or absent. The prefix may be a URL of an object store (`s3://bucket/PREFIX`), to which the program's
+/// [`UrlFetcher`](crate::UrlFetcher) writes; a shard is a temporary file of this machine until it is complete.
 ///
 /// # Errors
 /// When a row has two files of one modality, before anything is written; when a shard exists already or cannot be
@@ -179,10 +182,18 @@ fn file_member<'a>(modality: &Modality, source: &'a Source) -> std::result::Resu
 /// A shard that is being written.
 struct OpenShard {
     path: PathBuf,
-    partial: PathBuf,
+    place: Place,
     archive: tar::Builder<BufWriter<File>>,
     rows: usize,
     bytes: u64,
+}
+
+/// Where a shard is until it is complete.
+enum Place {
+    /// Next to where it goes.
+    Local(PathBuf),
+    /// In the folder for temporary files, for an object store.
+    Remote(NamedTempFile, Box<dyn OutputFolder>),
 }
 
 impl OpenShard {
@@ -190,14 +201,23 @@ impl OpenShard {
         let mut name = prefix.as_os_str().to_owned();
         name.push(format!("-{index:06}.tar"));
         let path = PathBuf::from(name);
-        if path.exists() {
-            return Err(Error::file(path, "exists already; choose another --out, or delete it"));
-        }
-        let mut partial = path.clone().into_os_string();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|e| Error::file(&partial, e))?;
-        Ok(Self { path, partial, archive: tar::Builder::new(BufWriter::new(file)), rows: 0, bytes: 0 })
+        let (place, file) = if is_remote(&path) {
+            let folder = open_output_folder(path.parent().unwrap_or(&path))?;
+            let failed = |e| Error::file(&path, format!("no temporary file for the shard: {e}"));
+            let file = NamedTempFile::new().map_err(failed)?;
+            let archive = file.reopen().map_err(failed)?;
+            (Place::Remote(file, folder), archive)
+        } else {
+            if path.exists() {
+                return Err(exists_already(&path));
+            }
+            let mut partial = path.clone().into_os_string();
+            partial.push(".partial");
+            let partial = PathBuf::from(partial);
+            let file = File::create(&partial).map_err(|e| Error::file(&partial, e))?;
+            (Place::Local(partial), file)
+        };
+        Ok(Self { path, place, archive: tar::Builder::new(BufWriter::new(file)), rows: 0, bytes: 0 })
     }
 
     fn add(&mut self, key: &str, members: &[Member<'_>]) -> Result<()> {
@@ -208,7 +228,7 @@ impl OpenShard {
             // The same rows give the same bytes.
             header.set_mtime(0);
             let added = self.archive.append_data(&mut header, format!("{key}.{extension}"), &**bytes);
-            added.map_err(|e| Error::file(&self.partial, e))?;
+            added.map_err(|e| Error::file(&self.path, e))?;
             self.bytes += bytes.len() as u64;
         }
         self.rows += 1;
@@ -216,15 +236,27 @@ impl OpenShard {
     }
 
     fn finish(self) -> Result<PathBuf> {
-        let written = || -> std::io::Result<()> {
-            let mut file = self.archive.into_inner()?;
-            file.flush()?;
-            file.get_ref().sync_all()?;
-            std::fs::rename(&self.partial, &self.path)
-        };
-        written().map_err(|e| Error::file(&self.path, e))?;
-        Ok(self.path)
+        let Self { path, place, archive, .. } = self;
+        let failed = |e: std::io::Error| Error::file(&path, e);
+        let mut file = archive.into_inner().map_err(failed)?;
+        file.flush().map_err(failed)?;
+        match place {
+            Place::Local(partial) => {
+                file.get_ref().sync_all().and_then(|()| std::fs::rename(&partial, &path)).map_err(failed)?;
+            }
+            Place::Remote(file, folder) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if !folder.upload(&name, file.path()).map_err(failed)? {
+                    return Err(exists_already(&path));
+                }
+            }
+        }
+        Ok(path)
     }
+}
+
+fn exists_already(path: &Path) -> Error {
+    Error::file(path, "exists already; choose another --out, or delete it")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::path::{Path, PathBuf};
 
 /// What may be written to a URL.
-const EXPECTED: &str = "a path on this machine; s3://, gs:// and az:// take the outputs of --shards (embed, caption, answer, transcribe, predict)";
+const EXPECTED: &str = "a path on this machine; s3://, gs:// and az:// take the outputs of --shards (embed, caption, answer, transcribe, predict) and of mm data shard";
 
 /// A path on this machine. (A URL would become a folder named `s3:`.)
 pub(crate) fn local_path() -> impl TypedValueParser<Value = PathBuf> {

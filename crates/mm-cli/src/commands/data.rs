@@ -1,7 +1,7 @@
 //! `mm data`: public data sets in the cache, and `WebDataset` shards.
 
 use crate::{
-    args::{columns::TableArgs, output_path::local_path, sources},
+    args::{columns::TableArgs, sources},
     context::Context,
     exit::usage,
     output,
@@ -49,8 +49,9 @@ struct ShardArgs {
     /// The manifest (JSONL, CSV, TSV, Parquet or other shards).
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Where the shards go, without their number: shards/photos becomes shards/photos-000000.tar and so on.
-    #[arg(long, value_name = "PREFIX", value_parser = local_path())]
+    /// Where the shards go, without their number: shards/photos becomes shards/photos-000000.tar and so on. May begin
+    /// with s3://BUCKET/, gs://BUCKET/ or az://CONTAINER/.
+    #[arg(long, value_name = "PREFIX")]
     out: PathBuf,
     /// Most rows of a shard.
     #[arg(long, value_name = "N", default_value_t = ShardLimits::default().max_rows as u64, value_parser = clap::value_parser!(u64).range(1..))]
@@ -87,10 +88,16 @@ fn shard(arguments: &ShardArgs, context: &Context) -> Result<()> {
     if out.file_name().is_none() {
         usage!("--out: expected the beginning of a file name, such as shards/photos");
     }
+    if mm_data::is_remote(out) && out.components().count() < 3 {
+        usage!(
+            "--out: found {}, expected a bucket and the beginning of a file name: s3://BUCKET/PREFIX",
+            out.display()
+        );
+    }
     let recognize = |column: &str, cells: &[&serde_json::Value]| context.modality_of_column(column, cells);
     let inference = ColumnInference { modalities: None, recognize: Some(&recognize) };
     let manifest = Manifest::open_inferring(&table.config(data, &[]), Path::new("."), &inference)?;
-    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty() && !mm_data::is_remote(out)) {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     let mut rows: Vec<usize> = (0..manifest.rows.len()).collect();

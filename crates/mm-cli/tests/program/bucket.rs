@@ -23,6 +23,7 @@ pub(crate) struct Requests {
     /// Whole files.
     pub(crate) downloads: AtomicUsize,
     pub(crate) parts: AtomicUsize,
+    pub(crate) uploaded_parts: AtomicUsize,
     pub(crate) failed: AtomicUsize,
 }
 
@@ -157,6 +158,12 @@ fn reply(request: &Request, folder: &Path, counted: &Requests) -> Reply {
         (_, Some("loop.csv")) => Reply::status("302 Found").with("Location: /bucket/loop.csv\r\n"),
         ("HEAD", Some("lying.csv")) => Reply::ok("").with(&format!("{fixed}Content-Length: 40\r\n")),
         (_, Some("lying.csv")) => Reply::ok("text\na dog\n").with(fixed),
+        ("POST", Some(key)) => multipart(request, key, folder),
+        ("PUT", Some(key)) if query.contains("uploadId=") => {
+            counted.uploaded_parts.fetch_add(1, Ordering::SeqCst);
+            std::fs::write(folder.join(part_name(query)), &request.body).unwrap();
+            Reply::ok("").with(&format!("ETag: \"{}\"\r\n", key.len()))
+        }
         ("PUT", Some(key)) => put(request, &folder.join(key)),
         ("DELETE", Some(key)) => {
             let _ = std::fs::remove_file(folder.join(key));
@@ -180,6 +187,32 @@ fn get(method: &str, range: Option<(usize, usize)>, path: &Path, counted: &Reque
         counted.downloads.fetch_add(1, Ordering::SeqCst);
     }
     Reply::ok(bytes).with(&fixed)
+}
+
+/// The file of a part that is being uploaded.
+fn part_name(query: &str) -> String {
+    let number = query.split('&').find_map(|pair| pair.strip_prefix("partNumber=")).unwrap();
+    format!("part-{number}.uploading")
+}
+
+/// Begins an upload in parts, or ends it; one at a time.
+fn multipart(request: &Request, key: &str, folder: &Path) -> Reply {
+    if request.query == "uploads" || request.query == "uploads=" {
+        let ids = format!("<Bucket>bucket</Bucket><Key>{key}</Key><UploadId>1</UploadId>");
+        return Reply::ok(format!("<InitiateMultipartUploadResult>{ids}</InitiateMultipartUploadResult>"));
+    }
+    let text = String::from_utf8_lossy(&request.body);
+    let numbers = text.split("<PartNumber>").skip(1).filter_map(|rest| rest.split("</PartNumber>").next());
+    let mut content = Vec::new();
+    for number in numbers {
+        let part = folder.join(part_name(&format!("partNumber={number}")));
+        content.extend(std::fs::read(&part).unwrap());
+        std::fs::remove_file(part).unwrap();
+    }
+    std::fs::create_dir_all(folder.join(key).parent().unwrap()).unwrap();
+    std::fs::write(folder.join(key), content).unwrap();
+    let ids = format!("<Bucket>bucket</Bucket><Key>{key}</Key><ETag>1</ETag>");
+    Reply::ok(format!("<CompleteMultipartUploadResult>{ids}</CompleteMultipartUploadResult>"))
 }
 
 /// Complete or absent, as S3.

@@ -79,6 +79,38 @@ fn shards_that_exceed_the_cache_are_read_in_parts() {
 }
 
 #[test]
+fn shards_are_written_to_a_bucket() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    // A file that is sent in parts, of which the last is not whole.
+    let large: Vec<u8> =
+        b"\x89PNG\r\n\x1a\n".iter().copied().chain((0..40_000_000u32).map(|i| (i / 7) as u8)).collect();
+    std::fs::write(folder.join("large.png"), large).unwrap();
+    workspace
+        .write("large.jsonl", "{\"id\":\"a\",\"image\":\"large.png\"}\n{\"id\":\"b\",\"image\":\"photo-0.png\"}\n");
+    std::fs::write(folder.join("photo-0.png"), b"\x89PNG\r\n\x1a\n small").unwrap();
+    let server = Server::start(folder, 7);
+    let shard =
+        |out: &str| server.mm(&["data", "shard", "--data", "large.jsonl", "--out", out, "--max-rows", "1"], folder);
+    ok(&shard("local/large"));
+    ok(&shard("s3://bucket/store/large"));
+    assert_eq!(server.requests.uploaded_parts.load(Ordering::SeqCst), 3);
+    for name in ["large-000000.tar", "large-000001.tar"] {
+        let read = |out: &str| std::fs::read(folder.join(out).join(name)).unwrap();
+        assert!(read("local") == read("store"), "{name}");
+    }
+    let rows = json(&server.mm(&["inspect", "s3://bucket/store/large-{000000..000001}.tar", "--json"], folder));
+    assert_eq!(rows["rows"].as_u64(), Some(2), "{rows}");
+    // What is there is not overwritten; what cannot be written to is named.
+    std::fs::write(folder.join("photo-0.png"), b"\x89PNG\r\n\x1a\n other").unwrap();
+    let refused = |out: &str, wanted: &[&str]| assert_refused(&shard(out), &[out], wanted);
+    refused("s3://bucket/store/large", &["large-000000.tar", "exists already"]);
+    refused("s3://bucket/secret/large", &["secret/large-000000.tar", "refuses it"]);
+    refused("https://host/large", &["https://host", "s3://"]);
+    refused("s3://large", &["--out", "s3://BUCKET/PREFIX"]);
+}
+
+#[test]
 fn a_table_on_a_server_names_the_files_next_to_it() {
     let workspace = Workspace::new();
     let folder = workspace.path();

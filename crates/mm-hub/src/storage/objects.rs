@@ -1,12 +1,21 @@
 //! Writing below a URL of an object store.
 
 use super::{Location, STORES, Storage, describe, describe_as, is_of};
-use crate::error::{Error, Result, bail};
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use crate::error::{At, Error, Result, bail};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
+
+/// Larger files are sent in parts of this size, of which stores take 10,000.
+const PART_BYTES: usize = 16 << 20;
+
+/// How many parts are sent at the same time.
+const CONCURRENT_PARTS: usize = 4;
 
 /// The resolution of a store's times.
 const RESOLUTION: Duration = Duration::from_secs(1);
@@ -76,6 +85,51 @@ impl Objects {
             Err(StoreError::AlreadyExists { .. }) => Ok(self.read(name)?.is_some_and(|found| found == bytes)),
             Err(error) => Err(self.describe_put(name, error)),
         }
+    }
+
+    /// Copies a file of this machine unless there is one of that name; whether it was copied. Others see all of it or
+    /// nothing. As with [`Objects::create`], the content has to be the caller's own.
+    ///
+    /// # Errors
+    /// When the file cannot be read; when the store refuses it, or does not answer.
+    pub fn upload(&self, name: &str, file: &Path) -> Result<bool> {
+        let mut content = File::open(file).at(file, "read")?;
+        let size = content.metadata().at(file, "read")?.len();
+        if size <= PART_BYTES as u64 {
+            return self.create(name, &fs::read(file).at(file, "read")?);
+        }
+        // Stores know no condition for files in parts.
+        if self.modified(name)?.is_some() {
+            return Ok(false);
+        }
+        let Location { store, path, .. } = self.locate(name)?;
+        let failed = |error| self.describe_put(name, error);
+        let runtime = self.storage.runtime()?;
+        let mut upload = WriteMultipart::new_with_chunk_size(
+            runtime.block_on(store.put_multipart(&path)).map_err(failed)?,
+            PART_BYTES,
+        );
+        let mut sent = 0;
+        let read = loop {
+            let mut part = Vec::with_capacity(PART_BYTES);
+            match (&mut content).take(PART_BYTES as u64).read_to_end(&mut part) {
+                Ok(0) => break Ok(()),
+                Ok(bytes) => sent += bytes as u64,
+                Err(error) => break Err(error),
+            }
+            let _guard = runtime.enter();
+            upload.put(part.into());
+            if let Err(error) = runtime.block_on(upload.wait_for_capacity(CONCURRENT_PARTS)) {
+                let _ = runtime.block_on(upload.abort());
+                return Err(failed(error));
+            }
+        };
+        if read.is_err() || sent != size {
+            let _ = runtime.block_on(upload.abort());
+            read.at(file, "read")?;
+            bail!("{}: has {sent} bytes, and had {size} before; it changed while it was sent", file.display());
+        }
+        runtime.block_on(upload.finish()).map(|_| true).map_err(failed)
     }
 
     fn put(&self, name: &str, bytes: &[u8], mode: PutMode) -> Result<Result<(), StoreError>> {
