@@ -67,6 +67,13 @@ unsafe extern "C" {
         bucket_bytes: i64,
         error: *mut *mut c_char,
     ) -> *mut c_void;
+    fn mm_dist_gradient_order(
+        loss: *mut c_void,
+        parameters: *const *mut c_void,
+        count: i64,
+        order: *mut i64,
+        error: *mut *mut c_char,
+    ) -> i64;
     fn mm_dist_reducer_prepare(reducer: *mut c_void, loss: *mut c_void, error: *mut *mut c_char);
     fn mm_dist_reducer_free(reducer: *mut c_void);
     fn mm_dist_profiler_start(error: *mut *mut c_char);
@@ -234,12 +241,26 @@ impl Drop for Gloo {
     }
 }
 
+/// The positions of parameters in the order in which the backward pass of a loss completes their gradients, without those
+/// that it does not reach.
+pub fn gradient_order(loss: &Tensor, parameters: &[Tensor]) -> Result<Vec<usize>, String> {
+    let pointers: Vec<*mut c_void> = parameters.iter().map(pointer).collect();
+    let mut order = vec![0i64; pointers.len()];
+    // SAFETY: the tensors live; the shim writes each position once at most.
+    let found = call(|error| unsafe {
+        let (list, count) = (pointers.as_ptr(), pointers.len() as i64);
+        mm_dist_gradient_order(pointer(loss), list, count, order.as_mut_ptr(), error)
+    })?;
+    Ok(order.into_iter().take(found as usize).map(|position| position as usize).collect())
+}
+
 /// The reducer of `DistributedDataParallel`, with hooks on its parameters.
 pub struct Reducer(NonNull<c_void>);
 
 impl Reducer {
-    pub fn new(gloo: &Gloo, parameters: &[Tensor], bucket_bytes: usize) -> Result<Self, String> {
-        let pointers: Vec<*mut c_void> = parameters.iter().map(pointer).collect();
+    /// The parameters are in the order in which their gradients become ready, as far as that is known.
+    pub fn new(gloo: &Gloo, parameters: &[&Tensor], bucket_bytes: usize) -> Result<Self, String> {
+        let pointers: Vec<*mut c_void> = parameters.iter().map(|tensor| pointer(tensor)).collect();
         let bytes = i64::try_from(bucket_bytes).unwrap_or(i64::MAX);
         // SAFETY: the reducer holds references of its own to the group and the tensors.
         let reducer = call(|error| unsafe {

@@ -241,7 +241,7 @@ impl Group {
     }
 
     /// Averages gradients of parameters in the backward pass; see [`GradientReducer`](crate::GradientReducer).
-    pub(crate) fn reducer(&self, parameters: &[Tensor], bucket_bytes: usize) -> Result<Reducer> {
+    pub(crate) fn reducer(&self, parameters: &[&Tensor], bucket_bytes: usize) -> Result<Reducer> {
         self.together("comparing the parameters", || Reducer::new(&self.gradients, parameters, bucket_bytes))
     }
 

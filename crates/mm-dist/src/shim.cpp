@@ -21,6 +21,8 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <queue>
+#include <unordered_map>
 
 C10_DECLARE_int(caffe2_log_level);
 
@@ -131,6 +133,43 @@ struct SyncBatchNorm : torch::autograd::Function<SyncBatchNorm> {
     return {result, own_weight, own_bias, at::Tensor(), at::Tensor()};
   }
 };
+
+// Goes through the graph of a loss as the autograd engine does: of the operations whose gradients are complete, the one
+// that ran last in the forward pass comes first.
+std::vector<int64_t> gradient_order(const at::Tensor &loss, const std::vector<at::Tensor> &parameters) {
+  using torch::autograd::Node;
+  std::unordered_map<Node *, int64_t> positions;
+  std::vector<std::shared_ptr<Node>> accumulators;
+  for (size_t i = 0; i < parameters.size(); i++) {
+    accumulators.push_back(torch::autograd::impl::grad_accumulator(parameters[i]));
+    positions[accumulators.back().get()] = static_cast<int64_t>(i);
+  }
+  Node *root = loss.grad_fn().get();
+  std::vector<int64_t> order;
+  if (!root) return order;
+  // How many gradients each operation waits for.
+  std::unordered_map<Node *, int64_t> missing{{root, 0}};
+  std::vector<Node *> unseen{root};
+  while (!unseen.empty()) {
+    Node *node = unseen.back();
+    unseen.pop_back();
+    for (const auto &edge : node->next_edges()) {
+      if (edge.function && missing[edge.function.get()]++ == 0) unseen.push_back(edge.function.get());
+    }
+  }
+  const auto ran_before = [](Node *a, Node *b) { return a->sequence_nr() < b->sequence_nr(); };
+  std::priority_queue<Node *, std::vector<Node *>, decltype(ran_before)> ready(ran_before);
+  ready.push(root);
+  while (!ready.empty()) {
+    Node *node = ready.top();
+    ready.pop();
+    if (const auto position = positions.find(node); position != positions.end()) order.push_back(position->second);
+    for (const auto &edge : node->next_edges()) {
+      if (edge.function && --missing[edge.function.get()] == 0) ready.push(edge.function.get());
+    }
+  }
+  return order;
+}
 
 } // namespace
 
@@ -246,6 +285,7 @@ void mm_dist_barrier(const GroupHandle *group, char **error) {
   guarded(error, [&] { group->gloo->monitoredBarrier(c10d::BarrierOptions(), true); });
 }
 
+// The buckets hold the parameters in the order that is given: that in which their gradients become ready, at best.
 c10d::Reducer *mm_dist_reducer(const GroupHandle *group, at::Tensor *const *parameters, int64_t count,
                                int64_t bucket_bytes, char **error) {
   return guarded(error, [&]() -> c10d::Reducer * {
@@ -254,12 +294,21 @@ c10d::Reducer *mm_dist_reducer(const GroupHandle *group, at::Tensor *const *para
     const int64_t first = std::min<int64_t>(bucket_bytes, c10d::kDefaultFirstBucketBytes);
     const std::vector<bool> sparse(all.size(), false);
     const std::vector<size_t> limits{static_cast<size_t>(first), static_cast<size_t>(bucket_bytes)};
-    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(all, limits, sparse));
-    // Gradients become ready roughly in the reverse order of the parameters.
-    std::reverse(buckets.begin(), buckets.end());
+    const auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(all, limits, sparse));
     return new c10d::Reducer(all, buckets, group->group, sparse, bucket_bytes, /*find_unused_parameters=*/true,
                              /*gradient_as_bucket_view=*/false, {}, first, /*skip_all_reduce_unused_params=*/false,
                              /*use_python_reducer=*/false, {});
+  });
+}
+
+// Writes the positions of parameters in the order in which the backward pass of `loss` completes their gradients, and
+// returns how many it reaches.
+int64_t mm_dist_gradient_order(at::Tensor *loss, at::Tensor *const *parameters, int64_t count, int64_t *order,
+                               char **error) {
+  return guarded(error, [&]() -> int64_t {
+    const auto found = gradient_order(*loss, tensors_of(parameters, count));
+    std::copy(found.begin(), found.end(), order);
+    return static_cast<int64_t>(found.size());
   });
 }
 
