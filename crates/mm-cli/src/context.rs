@@ -74,5 +74,6 @@ pub(crate) fn stop_on_interrupt(unit: &'static str) -> anyhow::Result<Arc<Atomic
         stderr(format!("note: stopping after {unit} and saving; press Ctrl-C again to stop at once\n"));
     })
     .context("cannot install a Ctrl-C handler")?;
+    mm_core::handle_signals_elsewhere();
     Ok(stop)
 }

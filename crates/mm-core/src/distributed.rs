@@ -46,6 +46,8 @@ pub trait ProcessGroup {
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<dyn ProcessGroup>>> = const { RefCell::new(None) };
+    /// Whose rank 0 draws for functions that run in every process with the rows of all.
+    static SHARED_DRAWS: RefCell<Option<Rc<dyn ProcessGroup>>> = const { RefCell::new(None) };
 }
 
 /// The processes that train together with this one; `None` where it computes alone.
@@ -64,6 +66,21 @@ pub fn with_process_group<T>(group: Option<Rc<dyn ProcessGroup>>, run: impl FnOn
     }
     let _restore = Restore(CURRENT.with_borrow_mut(|current| std::mem::replace(current, group)));
     run()
+}
+
+/// Runs a function that each process calls with the rows of all: it computes alone, and what it draws for the rows
+/// ([`rand_rows`], [`randn_rows`], [`shared_random`]) is drawn by rank 0.
+pub fn with_rows_of_all<T>(run: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Rc<dyn ProcessGroup>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let before = self.0.take();
+            SHARED_DRAWS.with_borrow_mut(|current| *current = before);
+        }
+    }
+    let group = process_group().or_else(|| SHARED_DRAWS.with_borrow(Clone::clone));
+    let _restore = Restore(SHARED_DRAWS.with_borrow_mut(|current| std::mem::replace(current, group)));
+    with_process_group(None, run)
 }
 
 /// Runs a function in rank 0 first and then in the others, which find in a cache what rank 0 wrote there.
@@ -207,7 +224,9 @@ pub fn rand_rows(shape: &[i64], device: Device) -> Result<Tensor> {
 
 /// Numbers of all rows, drawn by rank 0.
 fn random_rows(shape: &[i64], device: Device, draw: impl Fn(&[i64]) -> Result<Tensor>) -> Result<Tensor> {
-    let (Some(group), Some(own)) = (process_group(), shape.first().copied()) else { return draw(shape) };
+    let (Some(group), Some(own)) = (process_group(), shape.first().copied()) else {
+        return draw_once(draw(shape)?);
+    };
     let (_, counts) = group.gather_rows(&Tensor::zeros(&[own, 1], DType::F32, Device::Cpu)?)?;
     let mut all = shape.to_vec();
     all[0] = counts.iter().sum::<usize>() as i64;
@@ -220,7 +239,15 @@ fn random_rows(shape: &[i64], device: Device, draw: impl Fn(&[i64]) -> Result<Te
 pub fn shared_random() -> Result<f64> {
     let drawn = Tensor::rand(&[1], DType::F64, Device::Cpu)?;
     match process_group() {
-        None => drawn.to_f64(),
+        None => draw_once(drawn)?.to_f64(),
         Some(group) => group.broadcast(&drawn)?.to_f64(),
+    }
+}
+
+/// What rank 0 drew, where each process has the rows of all; else what was drawn.
+fn draw_once(drawn: Tensor) -> Result<Tensor> {
+    match SHARED_DRAWS.with_borrow(Clone::clone) {
+        Some(group) => group.broadcast(&drawn),
+        None => Ok(drawn),
     }
 }

@@ -44,6 +44,33 @@ pub fn limit_spinning() {
     }
 }
 
+/// Lets a thread of its own take SIGINT, SIGTERM and SIGHUP, and keeps them from the calling thread and from those that it
+/// starts. Call it in the main thread of a program that handles these signals, before anything is computed. Programs that
+/// it starts get the signals as usual.
+///
+/// oneDNN's matrix products for AVX-512 do not bear a signal: where a handler runs in a thread that computes one, the heap
+/// is damaged, whatever the handler does (libtorch 2.11: half of the interrupted programs ended with SIGABRT).
+pub fn handle_signals_elsewhere() {
+    #[cfg(unix)]
+    {
+        let wait = || loop {
+            std::thread::park();
+        };
+        if std::thread::Builder::new().name("signals".into()).spawn(wait).is_err() {
+            return;
+        }
+        // SAFETY: the set is initialized before it is used; the mask of this thread alone changes.
+        unsafe {
+            let mut signals = std::mem::zeroed();
+            libc::sigemptyset(&raw mut signals);
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::sigaddset(&raw mut signals, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut());
+        }
+    }
+}
+
 /// The number of threads for a program that has the machine for itself: `OMP_NUM_THREADS` where it is set, else what
 /// the system allows this process (its cores, and a container's quota of processor time).
 ///

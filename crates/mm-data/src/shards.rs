@@ -4,12 +4,13 @@ use crate::{
     Error, Manifest, OutputFolder, Result, Row,
     fetch::is_remote,
     file_type::{modality_of_extension, sniff},
-    open_output_folder, source_name,
+    is_stored_file, open_output_folder, source_name,
 };
 use mm_core::{Modality, Source};
 use serde_json::{Map, Value};
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -43,6 +44,8 @@ pub struct WrittenShards {
     pub failed: Vec<(String, String)>,
     /// Number of values whose language a shard does not hold.
     pub languages: usize,
+    /// Columns of embedded files that are values of no modality and are left out.
+    pub left_out: BTreeSet<String>,
 }
 
 /// One file of a sample.
@@ -87,6 +90,7 @@ pub fn write_shards(
                 };
                 shard.add(&key(row, written.rows), &members)?;
                 written.rows += 1;
+                written.left_out.extend(unbound_files(manifest, row));
                 written.languages += row.languages.values().flatten().flatten().count();
             }
             Err(reason) => written.failed.push((row.id.clone(), reason)),
@@ -121,15 +125,24 @@ fn check_files(manifest: &Manifest, row: &Row) -> Result<()> {
     Ok(())
 }
 
+/// Whether a column holds values of a modality.
+fn is_bound(manifest: &Manifest, column: &str) -> bool {
+    manifest.columns.modalities.values().any(|binding| binding.columns().iter().any(|c| c == column))
+}
+
+/// The columns with files inside the table that are values of no modality, which shards do not hold.
+fn unbound_files(manifest: &Manifest, row: &Row) -> Vec<String> {
+    let is_left_out = |column: &&str| {
+        !is_bound(manifest, column) && row.cells.value(column).is_some_and(|cell| is_stored_file(&cell))
+    };
+    row.cells.columns().filter(is_left_out).map(ToOwned::to_owned).collect()
+}
+
 /// The files of a row, or why one of them cannot be read.
 fn members<'a>(manifest: &Manifest, row: &'a Row) -> std::result::Result<Vec<Member<'a>>, String> {
     let mut members: Vec<Member<'a>> = Vec::new();
-    let mut cells: Map<String, Value> = Map::new();
-    for (column, cell) in row.cells.texts() {
-        if !manifest.columns.modalities.values().any(|binding| binding.columns().iter().any(|c| c == column)) {
-            cells.insert(column.to_owned(), Value::from(cell));
-        }
-    }
+    let mut cells: Map<String, Value> = row.cells.to_object();
+    cells.retain(|column, cell| !is_bound(manifest, column) && !is_stored_file(cell));
     cells.entry("id").or_insert_with(|| Value::from(row.id.as_str()));
     for (modality, values) in &row.values {
         for source in values {
@@ -263,6 +276,7 @@ fn exists_already(path: &Path) -> Error {
 mod tests {
     use super::*;
     use crate::ManifestConfig;
+    use serde_json::json;
 
     fn open(folder: &Path, name: &str) -> Manifest {
         Manifest::open(&ManifestConfig { manifest: name.into(), ..ManifestConfig::default() }, folder).unwrap()
@@ -275,7 +289,7 @@ mod tests {
         std::fs::write(folder.path().join("a.png"), png).unwrap();
         std::fs::write(folder.path().join("b.JPEG"), jpg).unwrap();
         let rows = [
-            r#"{"id":"a","image":"a.png","text":"a dog","kind":"animal","n":1}"#,
+            r#"{"id":"a","image":"a.png","text":"a dog","kind":"animal","n":1,"l":["x",2],"o":{"k":true},"z":null}"#,
             r#"{"id":"b.2","image":"b.JPEG","text":["a cat","the cat"],"kind":"animal"}"#,
             r#"{"id":"c","text":"no image","kind":"other"}"#,
             r#"{"id":"d","image":"missing.png","text":"unreadable"}"#,
@@ -299,6 +313,9 @@ mod tests {
         };
         assert_eq!((bytes(0), bytes(1)), (png.to_vec(), jpg.to_vec()));
         assert!(!again.rows[2].values.contains_key(&Modality::IMAGE));
+        // Cells keep their types.
+        let json = again.rows[0].cells.to_object();
+        assert_eq!((&json["n"], &json["l"], &json["o"]), (&1.into(), &json!(["x", 2]), &json!({"k": true})));
         assert_eq!(
             (again.rows[0].cells.get("kind").unwrap(), again.rows[1].cells.get("__key__").unwrap()),
             ("animal", "000000001")

@@ -21,6 +21,9 @@ pub enum ReduceOp {
     Max = 4,
 }
 
+/// Time that libtorch has to notice a timeout by itself.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Time that rank 0 keeps the store after a failure, so that the others can read who is to blame.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -54,6 +57,18 @@ pub struct Group {
     _lock: Option<ThreadLock>,
 }
 
+/// Connects to the store in a thread of its own: libtorch waits without end for a program that takes the connection and
+/// says nothing.
+fn connect_store(host: &str, port: u16, is_server: bool, timeout: Duration) -> Result<Store, String> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let name = host.to_owned();
+    let connect = move || drop(sender.send(Store::connect(&name, port, is_server, timeout)));
+    std::thread::Builder::new().spawn(connect).map_err(|e| e.to_string())?;
+    let silent =
+        |_| format!("what listens there did not answer within {} s, and may be another program", timeout.as_secs());
+    receiver.recv_timeout(timeout + GRACE).map_err(silent)?
+}
+
 impl Group {
     /// Joins the processes that a launcher started ([`Environment::read`]); `None` where there is one process only.
     ///
@@ -83,10 +98,10 @@ impl Group {
             reason: advice(&reason, *agent_store, rank),
         };
         let is_server = rank == 0 && !agent_store;
-        let store = Store::connect(host, *master_port, is_server, timeout).map_err(&failed)?;
+        let store = connect_store(host, *master_port, is_server, timeout).map_err(&failed)?;
         let prefix = format!("mm/{}/", environment.attempt);
         let connect = || {
-            let store = Store::connect(host, *master_port, false, timeout).map_err(&failed)?;
+            let store = connect_store(host, *master_port, false, timeout).map_err(&failed)?;
             store.prefixed(&prefix).map_err(&failed)
         };
         let monitor = Monitor::start(rank, world_size, connect()?, connect()?).map_err(|e| failed(e.to_string()))?;

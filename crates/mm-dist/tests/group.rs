@@ -9,7 +9,11 @@ use mm_core::{
 use mm_dist::{
     Environment, Error, GradientReducer, Group, Profiler, ReduceOp, Result, current, spawn_local, spawn_local_with,
 };
-use std::{net::TcpListener, rc::Rc, time::Duration};
+use std::{
+    net::TcpListener,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 #[test]
 fn collective_operations() {
@@ -231,6 +235,12 @@ fn a_group_that_does_not_form_says_what_to_do() {
     let taken = listener.local_addr().unwrap().port();
     let text = Group::join(&environment(0, taken)).unwrap_err().to_string();
     assert!(text.contains("set MASTER_PORT to a free one"), "{text}");
+    // A program that takes connections and says nothing.
+    let begun = Instant::now();
+    let silent = Environment { timeout: Duration::from_secs(2), ..environment(1, taken) };
+    let text = Group::join(&silent).unwrap_err().to_string();
+    assert!(text.contains("did not answer within 2 s"), "{text}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]

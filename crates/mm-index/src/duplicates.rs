@@ -1,6 +1,6 @@
 //! Groups of rows that are nearly the same.
 
-use crate::{Error, OnProgress, Query, Result, Store, row::Vectors};
+use crate::{Distance, Error, OnProgress, Query, Result, Store, row::Vectors};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::{
@@ -13,6 +13,9 @@ const PAGE: usize = 256;
 
 /// Neighbors that are looked at first; more where all of them are similar.
 const NEIGHBORS: usize = 8;
+
+/// By how much sums of rounded numbers may differ.
+const ROUNDING: f64 = 1e-6;
 
 /// Rows that are connected by pairs whose similarity is at least a threshold.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,7 +38,12 @@ pub fn duplicates(
     stop: &AtomicBool,
     on_progress: OnProgress<'_>,
 ) -> Result<Vec<DuplicateGroup>> {
-    if store.config().vector(vector)?.multi {
+    let config = store.config().vector(vector)?;
+    let is_cosine = config.distance == Distance::Cosine;
+    if threshold.is_nan() || (is_cosine && !(-1.0..=1.0).contains(&threshold)) {
+        return Err(Error::invalid("threshold", threshold, "a similarity; of cosine, from -1 to 1"));
+    }
+    if config.multi {
         let expected = "a vector of which a row has one";
         return Err(Error::invalid(format!("vector `{vector}`"), "several vectors a row", expected));
     }
@@ -58,9 +66,16 @@ pub fn duplicates(
             groups.index(id);
         }
         let similar = |(id, values): &(&String, &Vec<f32>)| {
-            similar_rows(store, vector, values, threshold).map(|s| ((*id).clone(), s))
+            // Vectors that were rounded to 16 bits are not exactly of length 1.
+            let length = if is_cosine { values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() } else { 1.0 };
+            let found = similar_rows(store, vector, values, threshold * length - ROUNDING)?;
+            let limit = if is_cosine { 1.0 } else { f64::INFINITY };
+            Ok((
+                (*id).clone(),
+                found.into_iter().map(|(id, score)| (id, (score / length).min(limit))).collect::<Vec<_>>(),
+            ))
         };
-        let pairs: Vec<_> = rows.par_iter().map(similar).collect::<Result<_>>()?;
+        let pairs: Vec<_> = rows.par_iter().map(similar).collect::<Result<Vec<_>>>()?;
         for (id, neighbors) in pairs {
             neighbors
                 .into_iter()
@@ -166,5 +181,21 @@ mod tests {
         assert_eq!(found[1].ids, ["p200", "p201"]);
         assert!((found[0].similarity - 10f64.to_radians().cos()).abs() < 1e-3, "{found:?}");
         assert!(found[1].similarity > 0.999);
+    }
+
+    #[test]
+    fn equal_vectors_are_found_at_every_threshold() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::create(folder.path(), &StoreConfig::new("v", VectorConfig::cosine(3))).unwrap();
+        let row = |id: &str, vector: [f32; 3]| Row::new(id).with_vector("v", vector.to_vec());
+        store.upsert(&[row("a", [0.3, 0.7, -0.2]), row("b", [0.3, 0.7, -0.2]), row("c", [0.31, 0.7, -0.2])]).unwrap();
+        let find = |threshold| duplicates(&store, "v", threshold, &AtomicBool::new(false), &mut |_, _, _| {});
+        let found = find(1.0).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].ids, ["a", "b"]);
+        assert!((found[0].similarity - 1.0).abs() < 1e-6 && found[0].similarity <= 1.0, "{found:?}");
+        for threshold in [1.1, f64::NAN] {
+            assert!(find(threshold).unwrap_err().to_string().contains("from -1 to 1"));
+        }
     }
 }

@@ -113,6 +113,11 @@ fn shard(arguments: &ShardArgs, context: &Context) -> Result<()> {
     if written.languages > 0 {
         output::warning(format!("shards do not hold the language of a value; {} values have one", written.languages));
     }
+    for column in &written.left_out {
+        output::warning(format!(
+            "column `{column}`: its files are values of no modality and are left out; name their modality with --column MODALITY={column}"
+        ));
+    }
     let last = written.files.len().saturating_sub(1);
     let pattern = format!("{}-{{000000..{last:06}}}.tar", out.display());
     if context.json {

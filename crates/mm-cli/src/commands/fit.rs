@@ -6,6 +6,7 @@ use crate::{
         output_path::local_path,
     },
     context::{Context, stop_on_interrupt},
+    exit::usage,
     output,
     progress::{ItemProgress, TrainingProgress},
 };
@@ -95,6 +96,9 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let started = Instant::now();
+    if std::env::var_os("RANK").is_some() && std::env::var("WORLD_SIZE").is_ok_and(|size| size != "1") {
+        usage!("mm fit trains in one process: start it without a launcher, or `mm train` with one");
+    }
     if arguments.out.join(RESULT_FILE).exists() {
         bail!("{}: holds a run already; choose another folder with --out", arguments.out.display());
     }

@@ -104,6 +104,7 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let config = arguments.settings()?;
+    mm_core::handle_signals_elsewhere();
     let (encoders, tasks) = context.shared_registries();
     let json = context.json;
     let on_listening = move |address: std::net::SocketAddr| {

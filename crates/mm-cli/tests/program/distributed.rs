@@ -169,8 +169,7 @@ fn retrieval_in_several_processes_learns_the_weights_of_one() {
 fn prediction_in_several_processes_learns_the_weights_of_one() {
     compare("prediction", PREDICTION, STEPS, &[]);
     // A fusion whose buffers depend on all rows, and rows that are mixed: the features of all processes are fused.
-    let all_rows =
-        ["fusion.modality_dropout=0.0", "fusion.missing=mean", "loss.mixup_alpha=0.4", "loss.gradient_modulation=0.5"];
+    let all_rows = ["fusion.missing=mean", "loss.mixup_alpha=0.4", "loss.gradient_modulation=0.5"];
     compare("prediction", PREDICTION, 40, &all_rows.map(|setting| ["--set", setting]).concat());
 }
 

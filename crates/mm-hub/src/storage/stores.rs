@@ -29,7 +29,8 @@ pub(super) fn of_hub(url: &str, rest: &str) -> Result<String> {
 
 /// The store of a URL, with the settings of the environment.
 pub(super) fn build(url: &Url, token: Option<String>) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let retry = RetryConfig { retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+    // The time limits it, not the number.
+    let retry = RetryConfig { retry_timeout: RETRY_TIMEOUT, max_retries: usize::MAX, ..RetryConfig::default() };
     let host = url.host_str().unwrap_or_default();
     Ok(match url.scheme() {
         "s3" | "s3a" => {

@@ -1,7 +1,7 @@
 //! Cells of a table → the payload of a row.
 
 use mm_core::{Modality, Source, cells::NumberFormat};
-use mm_data::{Manifest, Row, source_name};
+use mm_data::{Manifest, Row, is_stored_file, source_name};
 use mm_index::Payload;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,8 @@ pub(super) struct PayloadColumns {
     types: BTreeMap<String, CellType>,
     /// Columns that are the text of a row, which is stored as such.
     texts: BTreeSet<String>,
+    /// Columns with values of any modality.
+    values: BTreeSet<String>,
 }
 
 impl PayloadColumns {
@@ -27,6 +29,8 @@ impl PayloadColumns {
         let mut columns = Self::infer_cells(manifest.rows.iter().flat_map(|row| row.cells.texts()));
         let text = manifest.columns.modalities.get(Modality::TEXT.name());
         columns.texts.extend(text.into_iter().flat_map(|binding| binding.columns().iter().cloned()));
+        let all = manifest.columns.modalities.values();
+        columns.values.extend(all.flat_map(|binding| binding.columns().iter().cloned()));
         columns
     }
 
@@ -50,7 +54,7 @@ impl PayloadColumns {
             }
         };
         let types = columns.into_iter().map(|(column, cells)| (column.to_owned(), type_of(&cells))).collect();
-        Self { types, texts: BTreeSet::new() }
+        Self { types, ..Self::default() }
     }
 
     /// Takes further rows into account: a column that is not of the same type in all of them is text.
@@ -63,11 +67,14 @@ impl PayloadColumns {
         }
     }
 
-    /// The payload of a row: its cells, and the paths of its files by modality.
+    /// The payload of a row: its cells, lists and objects as they are, and the paths of its files by modality.
     pub(super) fn payload(&self, row: &Row) -> Payload {
         let mut payload = Payload::new();
-        for (column, cell) in row.cells.texts().filter(|(column, _)| !self.texts.contains(*column)) {
-            payload.insert(column.to_owned(), self.value(column, cell));
+        for column in row.cells.columns().filter(|column| !self.texts.contains(*column)) {
+            let nested = row.cells.value(column).filter(|value| value.is_array() || value.is_object());
+            let nested = nested.filter(|value| !self.values.contains(column) && !is_stored_file(value));
+            let value = nested.or_else(|| row.cells.get(column).map(|cell| self.value(column, cell)));
+            payload.extend(value.map(|value| (column.to_owned(), value)));
         }
         for (modality, values) in row.values.iter().filter(|(modality, _)| **modality != Modality::TEXT) {
             let paths: Vec<Value> = values.iter().filter(|v| v.json().is_none()).map(path).collect();
@@ -133,5 +140,19 @@ mod tests {
         let expected = json!({"id": 1, "year": 1999, "zip": "01067", "seen": true, "size": "1.5"});
         assert_eq!(Value::Object(columns.payload(&manifest.rows[0])), expected);
         assert_eq!(text(&manifest.rows[0]).unwrap(), "a red bird");
+    }
+
+    #[test]
+    fn lists_and_objects_stay_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let row = json!({"id": "a", "text": ["one", "two"], "image": {"bytes": "iVBORw0KGgo="}, "tags": ["a", "b"],
+            "place": {"lat": 48.1, "lon": 11.6}, "lens": [{"mm": 50}], "none": null, "year": 1999});
+        std::fs::write(folder.path().join("m.jsonl"), row.to_string()).unwrap();
+        let config = ManifestConfig { manifest: "m.jsonl".into(), ..ManifestConfig::default() };
+        let manifest = Manifest::open(&config, folder.path()).unwrap();
+        let mut payload = PayloadColumns::infer(&manifest).payload(&manifest.rows[0]);
+        assert!(payload.remove("image").is_some_and(|image| image.is_string()));
+        let expected = json!({"id": "a", "tags": ["a", "b"], "place": {"lat": 48.1, "lon": 11.6}, "lens": [{"mm": 50}], "year": 1999});
+        assert_eq!(Value::Object(payload), expected);
     }
 }

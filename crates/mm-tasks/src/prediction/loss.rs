@@ -9,7 +9,7 @@ use super::{
 };
 use mm_core::{
     DType, LossOutput, Modality, Result, Tensor,
-    distributed::{process_group, sum_number, with_process_group},
+    distributed::{process_group, sum_number, with_rows_of_all},
     nn::with_math_attention,
 };
 use mm_fusion::training::{distillation, functional_entropy, gradient_scales};
@@ -76,19 +76,19 @@ impl BatchLoss<'_> {
         if train && mixup_alpha > 0.0 && mixed.is_none() {
             mixed = Some(mixup(&mut batch, mixup_alpha)?);
         }
-        let group = process_group().filter(|_| !is_gathered);
         let modulation = config.gradient_modulation.get();
-        let outputs = with_process_group(group, || {
+        let mut fuse = || {
             if train && modulation > 0.0 && self.target.is_classes() {
                 let labels = if is_gathered { all.labels } else { own.labels };
                 modulate_gradients(&mut batch, labels, modulation)?;
             }
             let outputs = self.network.fuse(&batch, train)?;
             if process_group().is_some() { outputs.gathered() } else { Ok(outputs) }
-        })?;
+        };
+        let outputs = if is_gathered { with_rows_of_all(fuse) } else { fuse() }?;
         let (target, label_smoothing) = (self.target, config.label_smoothing.get());
         let labeled = LabeledRows { target, labels: all.labels, label_smoothing, mixed, rows: all.rows, train };
-        with_process_group(None, || self.loss_of_outputs(&labeled, batch, &outputs, state))
+        with_rows_of_all(|| self.loss_of_outputs(&labeled, batch, &outputs, state))
     }
 
     /// Whether the features of the rows of all processes are fused in each, and not the outputs gathered.

@@ -21,7 +21,7 @@ pub(super) struct Delete {
     #[arg(long, value_name = "ID")]
     id: Vec<String>,
     /// Delete the rows that meet this condition, for instance 'year < 2000'.
-    #[arg(long, value_name = "CONDITION")]
+    #[arg(long, value_name = "CONDITION", conflicts_with = "id")]
     filter: Option<String>,
 }
 

@@ -19,6 +19,15 @@ use std::{
 /// The key of a reference.
 pub(super) const KEY: &str = "$bytes";
 
+/// Whether a cell stands for an encoded file inside its table ([`Table`](crate::Table)).
+pub fn is_stored_file(cell: &Value) -> bool {
+    match cell {
+        Value::Object(object) => object.contains_key(KEY),
+        Value::Array(items) => items.iter().any(is_stored_file),
+        _ => false,
+    }
+}
+
 /// Base64 with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,

@@ -16,6 +16,7 @@ use crate::{
     fetch::{is_remote, local_copy, unpin_copy},
 };
 use blobs::BlobWriter;
+pub use blobs::is_stored_file;
 pub(super) use blobs::{Blobs, blob_extension, cell_key};
 use missing::MissingValues;
 use mm_core::cells::Record;
