@@ -1,7 +1,10 @@
 //! Tables as pandas, Hugging Face datasets, spreadsheets and Python's json write them.
 
 use mm_core::{Modality, Source};
-use mm_data::{CacheKey, Manifest, ManifestConfig, Table, TableOptions, decode::ImageLimits, decode_image_source};
+use mm_data::{
+    CacheKey, Manifest, ManifestConfig, Split, SplitConfig, Table, TableOptions, decode::ImageLimits,
+    decode_image_source,
+};
 use serde_json::{Value, json};
 use std::{io::Write, path::Path};
 
@@ -267,5 +270,56 @@ fn values_that_are_no_files_fail_with_the_reason() -> Result<()> {
     let error = |row: usize| error(pixels(&manifest.rows[row].values[&Modality::IMAGE][0]));
     assert!(error(0).contains("found a URL (https), expected a file"), "{}", error(0));
     assert!(error(3).contains("expected the path of an image"), "{}", error(3));
+    Ok(())
+}
+
+/// Folders that Hugging Face's `datasets` wrote (xtask/parity/datasets_fixtures.py): every cell is what it reads.
+#[test]
+fn folders_of_datasets_are_read() -> Result<()> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/datasets");
+    let expected: Vec<Value> = serde_json::from_slice(&std::fs::read(fixtures.join("expected.json"))?)?;
+    for folder in ["dict", "repository"] {
+        let config = ManifestConfig { manifest: folder.into(), ..ManifestConfig::default() };
+        let manifest = Manifest::open(&config, &fixtures)?;
+        assert_eq!(bound(&manifest), [("image", "image".to_owned()), ("text", "caption".to_owned())]);
+        let mut rows: Vec<&mm_data::Row> = manifest.rows.iter().collect();
+        // The Parquet files are in the order of their names.
+        rows.sort_by_key(|row| row.id.clone());
+        assert_eq!(rows.len(), expected.len());
+        for (row, expected) in rows.into_iter().zip(&expected) {
+            for (column, expected) in expected.as_object().unwrap().iter().filter(|(column, _)| *column != "image") {
+                let found = row.cells.value(column).unwrap_or_default();
+                match (found.as_f64(), expected.as_f64()) {
+                    // Written as 32-bit floats.
+                    (Some(found), Some(expected)) => assert!((found - expected).abs() < 1e-6, "{folder}: {column}"),
+                    _ => assert_eq!(&found, expected, "{folder}: {column} of row {}", row.id),
+                }
+            }
+            let images = row.values.get(&Modality::IMAGE).map_or(&[][..], Vec::as_slice);
+            let content = |source: &Source| match source {
+                Source::Bytes(file) => {
+                    file.read().unwrap().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(images.iter().map(content).collect::<Vec<_>>(), Vec::from_iter(expected["image"].as_str()));
+        }
+    }
+    let split = SplitConfig { column: Some("split".into()), ..SplitConfig::default() };
+    let config = ManifestConfig { manifest: "dict".into(), split, ..ManifestConfig::default() };
+    let manifest = Manifest::open(&config, &fixtures)?;
+    assert_eq!((manifest.rows_in_split(Split::Train).len(), manifest.rows_in_split(Split::Test).len()), (4, 1));
+    // A file by itself, and one that is cut.
+    let file = fixtures.join("dict/train/data-00000-of-00002.arrow");
+    let config = |path: &Path| ManifestConfig { manifest: path.into(), ..ManifestConfig::default() };
+    assert_eq!(Manifest::open(&config(&file), Path::new("."))?.rows.len(), 2);
+    let folder = tempfile::tempdir()?;
+    let bytes = std::fs::read(&file)?;
+    for length in [0, 7, 100, 1000, bytes.len() - 200] {
+        let cut = folder.path().join("cut.arrow");
+        std::fs::write(&cut, &bytes[..length])?;
+        let error = Manifest::open(&config(&cut), Path::new(".")).err().map(|e| e.to_string());
+        assert!(error.as_ref().is_some_and(|e| e.contains("cut.arrow")), "{length}: {error:?}");
+    }
     Ok(())
 }

@@ -32,7 +32,7 @@ const RESULT_FILE: &str = "result.json";
     after_help = "Examples:\n  mm fit --data train.csv --label-column price --out runs/price\n  mm fit --data train.csv --label-column mood --column text=review --column image=photo --preset fast --out runs/mood\n  mm predict --model runs/price --data new.csv"
 )]
 pub(crate) struct Arguments {
-    /// Training table: .csv, .tsv, .jsonl, .parquet or .tar; paths in it are relative to its folder.
+    /// Training table: .csv, .tsv, .jsonl, .parquet, .arrow or .tar, or a folder of Hugging Face datasets; paths in it are relative to its folder.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Column to predict.

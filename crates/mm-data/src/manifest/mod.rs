@@ -11,7 +11,9 @@ pub use binding::ColumnBinding;
 pub use infer::{ColumnInference, column_name_rank, file_modality, is_id_name, is_index_name};
 pub use schema::Columns;
 pub use split::{Split, SplitConfig, row_key};
-pub use table::{Cells, Table, TableOptions, cell_text, existing_files, expand_braces, is_stored_file};
+pub use table::{
+    Cells, Table, TableOptions, cell_text, existing_files, expand_braces, is_dataset_folder, is_stored_file,
+};
 
 use crate::{
     Dataset, Error, Result,

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  mm inspect data/stamps.jsonl\n  mm inspect all-MiniLM-L6-v2 --json")]
 pub(crate) struct Arguments {
-    /// Manifest (.jsonl, .csv, .tsv, .parquet or .tar), checkpoint folder, or model name.
+    /// Manifest (.jsonl, .csv, .tsv, .parquet, .arrow or .tar), folder that Hugging Face's datasets saved, checkpoint folder, or model name.
     path: PathBuf,
     #[command(flatten)]
     table: TableArgs,
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     // What is no model is a data set.
     match checkpoint_dir(&arguments.path) {
-        Ok(dir) => model::inspect(&dir, context),
-        Err(_) => dataset::inspect(arguments, context),
+        Ok(dir) if !mm_data::is_dataset_folder(&dir) => model::inspect(&dir, context),
+        _ => dataset::inspect(arguments, context),
     }
 }

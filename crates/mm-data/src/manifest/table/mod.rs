@@ -1,7 +1,11 @@
 //! Tables: JSON Lines, JSON, CSV, TSV, Parquet and `WebDataset` shards, as rows of cells.
 
+mod arrow;
 mod blobs;
+#[cfg(any(feature = "arrow", feature = "parquet"))]
+mod class_labels;
 mod delimited;
+mod folder;
 mod json;
 mod json_numbers;
 mod missing;
@@ -63,11 +67,17 @@ pub struct Table {
     pub(super) blobs: Option<Arc<Blobs>>,
 }
 
+/// Whether a folder holds a data set that [`Table::read`] reads.
+pub fn is_dataset_folder(path: &Path) -> bool {
+    path.is_dir() && folder::files(path).is_ok()
+}
+
 impl Table {
-    /// Reads all rows of a table: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet` or `.tar` (a `WebDataset`
-    /// shard); text files also compressed as `.gz` or `.zst`, shards as `.gz`. A pattern with braces
-    /// ([`expand_braces`]) names several files, whose rows follow one another. A URL is read from a copy
-    /// ([`local_copy`]).
+    /// Reads all rows of a table: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet`, `.arrow` or `.tar` (a
+    /// `WebDataset` shard); text files also compressed as `.gz` or `.zst`, shards as `.gz`. A pattern with braces
+    /// ([`expand_braces`]) names several files, whose rows follow one another. A folder is one that Hugging Face's
+    /// `datasets` saved, or one of Parquet files as in its repositories; where it has several splits, the column `split`
+    /// names them. A URL is read from a copy ([`local_copy`]).
     ///
     /// # Errors
     /// Names the file, and the row where there is one: unreadable, of another kind, not valid in the encoding, or
@@ -75,8 +85,15 @@ impl Table {
     pub fn read(path: &Path, options: &TableOptions<'_>) -> Result<Self> {
         let mut blobs = BlobWriter::new(path);
         let mut rows = Rows::new(Some(MissingValues::new(options.missing_values)));
-        for file in existing_files(path)? {
-            read_file(&file, options, &mut blobs, &mut rows)?;
+        if path.is_dir() {
+            for file in folder::files(path)? {
+                rows.set_split(file.split);
+                read_file(&file.path, options, &mut blobs, &mut rows)?;
+            }
+        } else {
+            for file in existing_files(path)? {
+                read_file(&file, options, &mut blobs, &mut rows)?;
+            }
         }
         let (columns, rows) = rows.finish(path);
         Ok(Self { path: path.to_owned(), columns, rows, blobs: blobs.finish() })
@@ -156,12 +173,15 @@ fn read_local(
         "parquet" => {
             crate::catching_panics(|| parquet::read(path, blobs, rows)).unwrap_or_else(|e| Err(Error::file(path, e)))
         }
+        "arrow" => {
+            crate::catching_panics(|| arrow::read(path, blobs, rows)).unwrap_or_else(|e| Err(Error::file(path, e)))
+        }
         "jsonl" | "ndjson" | "json" => json::read(path, &text::read(path, options.encoding)?, blobs, rows),
         "csv" => delimited::read(path, &text::read(path, options.encoding)?, b',', blobs, rows),
         "tsv" => delimited::read(path, &text::read(path, options.encoding)?, b'\t', blobs, rows),
         "tar" | "tgz" => webdataset::read(path, url, blobs, rows),
         other => {
-            let expected = ".jsonl, .json, .csv, .tsv, .parquet or .tar (text files also as .gz or .zst)";
+            let expected = ".jsonl, .json, .csv, .tsv, .parquet, .arrow or .tar (text files also as .gz or .zst)";
             Err(Error::file(path, format!("found the extension `.{other}`, expected {expected}")))
         }
     }

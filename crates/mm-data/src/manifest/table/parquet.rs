@@ -24,7 +24,7 @@ fn not_built(path: &std::path::Path) -> crate::Error {
 
 #[cfg(feature = "parquet")]
 mod enabled {
-    use super::super::{Cells, blobs::BlobWriter, rows::Rows};
+    use super::super::{Cells, blobs::BlobWriter, class_labels::ClassLabels, rows::Rows};
     use crate::{Error, Result, file_type::sniff};
     use parquet::{
         errors::Result as ParquetResult,
@@ -76,6 +76,13 @@ mod enabled {
         move |e| Error::file(path, format!("not a complete Parquet file: {e}"))
     }
 
+    /// The names of classes that the file states.
+    fn class_labels(reader: &SerializedFileReader<Table>) -> ClassLabels {
+        let metadata = reader.metadata().file_metadata().key_value_metadata();
+        let stated = metadata.and_then(|pairs| pairs.iter().find(|pair| pair.key == ClassLabels::KEY));
+        ClassLabels::read(stated.and_then(|pair| pair.value.as_deref()))
+    }
+
     /// A file and its columns.
     fn open(path: &Path) -> Result<(SerializedFileReader<Table>, Vec<String>)> {
         let file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
@@ -91,8 +98,11 @@ mod enabled {
     pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
         let (reader, columns) = open(path)?;
         columns.iter().for_each(|column| rows.declare(column));
+        let labels = class_labels(&reader);
         for row in reader.get_row_iter(None).map_err(bad(path))? {
-            rows.push(cells(&row.map_err(bad(path))?, blobs)?);
+            let mut cells = cells(&row.map_err(bad(path))?, blobs)?;
+            labels.name(&mut cells);
+            rows.push(cells);
         }
         Ok(())
     }
@@ -105,9 +115,12 @@ mod enabled {
     ) -> Result<(), E> {
         let damaged = |reason| Error::file(path, reason);
         let (reader, _) = crate::catching_panics(|| open(path)).map_err(damaged)??;
+        let labels = class_labels(&reader);
         let mut rows = crate::catching_panics(|| reader.get_row_iter(None)).map_err(damaged)?.map_err(bad(path))?;
         while let Some(row) = crate::catching_panics(|| rows.next()).map_err(damaged)? {
-            each(cells(&row.map_err(bad(path))?, blobs)?)?;
+            let mut cells = cells(&row.map_err(bad(path))?, blobs)?;
+            labels.name(&mut cells);
+            each(cells)?;
         }
         Ok(())
     }

@@ -12,12 +12,14 @@ pub(super) struct Rows {
     packer: RecordPacker,
     /// What stands for a missing value; nothing does where rows are passed on as they are.
     missing: Option<MissingValues>,
+    /// The split of the rows that follow, where a folder says so.
+    split: Option<String>,
 }
 
 impl Rows {
     pub(super) fn new(missing: Option<MissingValues>) -> Self {
         let (columns, known, records) = Default::default();
-        Self { columns, known, records, packer: RecordPacker::default(), missing }
+        Self { columns, known, records, packer: RecordPacker::default(), missing, split: None }
     }
 
     /// Adds a column to those of all rows, which are in the order in which they occur.
@@ -28,7 +30,21 @@ impl Rows {
         }
     }
 
+    /// Gives the rows that follow, until the next call, the split that they are in, unless they name one themselves.
+    pub(super) fn set_split(&mut self, split: Option<String>) {
+        self.split = split;
+    }
+
+    /// The number of rows so far.
+    #[cfg(feature = "arrow")]
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub(super) fn push(&mut self, mut row: Cells) {
+        if let Some(split) = &self.split {
+            row.entry("split").or_insert_with(|| split.as_str().into());
+        }
         row.keys().for_each(|column| self.declare(column));
         if let Some(missing) = &mut self.missing {
             missing.remove(&mut row);
