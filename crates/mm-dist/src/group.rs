@@ -22,7 +22,7 @@ pub enum ReduceOp {
 }
 
 /// Time that libtorch has to notice a timeout by itself.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(4);
 
 /// Time that rank 0 keeps the store after a failure, so that the others can read who is to blame.
 const LINGER: Duration = Duration::from_secs(3);

@@ -58,9 +58,10 @@ template <typename F> auto guarded(char **error, F &&body) -> decltype(body()) {
   return decltype(body())();
 }
 
-// Warnings of libtorch carry stack frames, and this crate's errors say who failed. TORCH_CPP_LOG_LEVEL brings them back.
+// Warnings and errors that libtorch logs carry stack frames, and this crate's errors say who failed. TORCH_CPP_LOG_LEVEL
+// brings them back.
 void quiet_warnings() {
-  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, 2);
+  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, 3);
 }
 
 // libtorch's flight recorder adds a group at its first operation to a map of all groups without a lock (local.rs).
