@@ -35,9 +35,14 @@ impl Keys {
         configs.iter().map(key).collect::<Result<_>>().map(Self)
     }
 
+    /// Whether requests need no key.
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The name of the key in a header `Authorization: Bearer KEY`; none where the server has no keys.
     pub(crate) fn check(&self, authorization: Option<&str>) -> Result<Option<&str>, ApiError> {
-        if self.0.is_empty() {
+        if self.are_none() {
             return Ok(None);
         }
         let refused = |message: &str| ApiError::new(Kind::Unauthorized, message).with_code("invalid_api_key");

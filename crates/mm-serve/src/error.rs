@@ -87,6 +87,8 @@ pub(crate) enum Kind {
     Invalid,
     /// No key, or an unknown one.
     Unauthorized,
+    /// A page of another site asks, or a name of the server that is not its own.
+    Forbidden,
     /// No such model, run, row or route.
     NotFound,
     /// The method is not one of the route's.
@@ -110,6 +112,7 @@ impl Kind {
         match self {
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -126,6 +129,7 @@ impl Kind {
         match self {
             Self::Invalid | Self::NotFound | Self::Method | Self::TooLarge | Self::Timeout => "invalid_request_error",
             Self::Unauthorized => "authentication_error",
+            Self::Forbidden => "permission_error",
             Self::Busy => "rate_limit_error",
             Self::Internal | Self::Unavailable | Self::Full => "server_error",
         }

@@ -1,6 +1,7 @@
-//! What every request passes through: its id and log line, its key, and its place among the requests that are worked
-//! on.
+//! What every request passes through: its id and log line, the page that it is of, its key, and its place among the
+//! requests that are worked on.
 
+use super::origin;
 use crate::{
     error::{ApiError, Kind},
     state::Shared,
@@ -52,7 +53,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
 #[derive(Clone)]
 struct KeyName(String);
 
-/// Checks the key, and the number of requests; then lets the route answer.
+/// Checks the page that it is of, the key, and the number of requests; then lets the route answer.
 pub(super) async fn admit(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
     let admitted = check(&state, &request);
     match admitted {
@@ -71,6 +72,7 @@ pub(super) async fn admit(State(state): State<Shared>, mut request: Request, nex
 
 /// The name of the key of a request, and its permit where it is one that computes.
 fn check(state: &Shared, request: &Request) -> Result<(Option<String>, Option<Permit>), ApiError> {
+    origin::check(request, state.is_local && state.keys.are_none())?;
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::to_str).transpose();
     let authorization =
         authorization.map_err(|_| ApiError::new(Kind::Unauthorized, "the key has other characters than ASCII"))?;

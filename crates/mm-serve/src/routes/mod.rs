@@ -8,6 +8,7 @@ mod health;
 mod mcp;
 mod middleware;
 mod openai;
+mod origin;
 mod page;
 mod predict;
 mod search;
