@@ -80,6 +80,17 @@ impl Error {
     }
 }
 
+/// Characters of a client's value that a message repeats.
+const MAX_FOUND: usize = 80;
+
+/// The beginning of a client's value, for messages.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_FOUND) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// Kinds of errors of a request, with the status of each on OpenAI's routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -177,7 +188,7 @@ impl ApiError {
 
     /// A name that the server does not have, with the nearest one.
     pub(crate) fn unknown<'a>(what: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::new(Kind::NotFound, mm_core::Error::unknown(what, name, known).to_string())
+        Self::new(Kind::NotFound, mm_core::Error::unknown(what, &shortened(name), known).to_string())
     }
 
     /// A fault of the server. Its text goes to the log, with the request's id, not to the client.

@@ -3,7 +3,7 @@
 use super::{index_of, media::media_path};
 use crate::{
     embed::{check_count, embed},
-    error::ApiError,
+    error::{ApiError, shortened},
     media::read_source,
     routes::body::Body,
     state::Shared,
@@ -13,32 +13,79 @@ use mm_core::Modality;
 use mm_index::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use utoipa::ToSchema;
 
 /// Rows to be written: embedded by the store's model.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct UpsertRequest {
     rows: Vec<UpsertRow>,
 }
 
 /// A row: its values become the named vectors of their modality.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct UpsertRow {
     id: String,
     /// The text, which is embedded where the store has vectors of texts, and searched by words.
     #[serde(default)]
     text: Option<String>,
-    /// An image: data URI, base64 or URL. Only its vector is kept.
+    /// An image, where the store has vectors of images: data URI, base64 or URL. Only its vector is kept.
     #[serde(default)]
     image: Option<String>,
-    /// A recording. Only its vector is kept.
+    /// A recording, where the store has vectors of audio. Only its vector is kept.
     #[serde(default)]
     audio: Option<String>,
     /// Fields that filters see and results show.
     #[serde(default)]
-    #[schema(value_type = Object)]
-    payload: Map<String, Value>,
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Map<String, Value>>,
+}
+
+impl UpsertRow {
+    fn values(&self) -> [(&'static str, &Option<String>); 3] {
+        [("text", &self.text), ("image", &self.image), ("audio", &self.audio)]
+    }
+
+    /// Refuses a row that the store would not keep as it is: without a value, or with one that it has no vectors of.
+    fn check(&self, number: usize, names: &[String]) -> Result<(), ApiError> {
+        let has = |name: &str| names.iter().any(|known| known == name);
+        let payload = self.payload.iter().flatten();
+        if let Some((field, value)) = payload.into_iter().find(|(_, value)| media_path(value).is_some()) {
+            let expected = "no path of a file: files are shown of rows that `mm index` wrote";
+            return Err(ApiError::invalid(
+                &format!("rows[{number}].payload.{field}"),
+                shortened(&value.to_string()),
+                expected,
+            ));
+        }
+        if self.values().iter().all(|(_, value)| value.is_none()) {
+            let expected = "a text, an image or a recording to be searched by";
+            return Err(ApiError::invalid(&format!("rows[{number}]"), "no value", expected));
+        }
+        if self.text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+            return Err(ApiError::invalid(&format!("rows[{number}].text"), "an empty text", "a text"));
+        }
+        // Without vectors of texts, they are searched by words.
+        let lost = self.values().into_iter().find(|(name, value)| *name != "text" && value.is_some() && !has(name));
+        lost.map_or(Ok(()), |(name, _)| {
+            let expected = format!("none: the store has vectors of {} alone", names.join(" and "));
+            Err(ApiError::invalid(&format!("rows[{number}].{name}"), "a value", expected))
+        })
+    }
+}
+
+/// Refuses rows of which one would replace another of the same request.
+fn check_ids(rows: &[UpsertRow]) -> Result<(), ApiError> {
+    let mut seen = HashMap::new();
+    for (number, row) in rows.iter().enumerate() {
+        if let Some(first) = seen.insert(row.id.as_str(), number) {
+            let found = format!("{:?}, which rows[{first}] has too", shortened(&row.id));
+            return Err(ApiError::invalid(&format!("rows[{number}].id"), found, "another id for each row"));
+        }
+    }
+    Ok(())
 }
 
 /// How many rows were written or deleted.
@@ -62,27 +109,27 @@ pub(crate) async fn upsert(
     index.check_writable()?;
     check_count(&state, request.rows.len())?;
     let (model, info, names) = index.model(&state.pool)?;
+    check_ids(&request.rows)?;
+    for (number, row) in request.rows.iter().enumerate() {
+        row.check(number, &names)?;
+    }
     let (mut inputs, mut targets, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for (number, row) in request.rows.into_iter().enumerate() {
-        for (name, value) in [("text", &row.text), ("image", &row.image), ("audio", &row.audio)] {
+        for (name, value) in row.values() {
             let Some(value) = value.as_deref().filter(|_| names.iter().any(|known| known == name)) else { continue };
             let modality = Modality::from(name);
             let source = read_source(&state, &modality, value, &format!("rows[{number}].{name}")).await?;
             inputs.push((modality, source));
             targets.push((number, name));
         }
-        if let Some((field, value)) = row.payload.iter().find(|(_, value)| media_path(value).is_some()) {
-            let param = format!("rows[{number}].payload.{field}");
-            return Err(ApiError::invalid(
-                &param,
-                value,
-                "no path of a file: files are shown of rows that `mm index` wrote",
-            ));
-        }
-        rows.push(Row { id: row.id, vectors: BTreeMap::new(), payload: row.payload, text: row.text, version: None });
+        let UpsertRow { id, text, payload, .. } = row;
+        let payload = payload.unwrap_or_default();
+        rows.push(Row { id, vectors: BTreeMap::new(), payload, text, version: None });
     }
     if !inputs.is_empty() {
-        let vectors = embed(&state, model, &info, inputs, None).await?.vectors;
+        // What cannot be read is named by its row in the message.
+        let embedded = embed(&state, model, &info, inputs, None).await.map_err(|error| error.with_param("rows"));
+        let vectors = embedded?.vectors;
         for ((number, name), vector) in targets.into_iter().zip(vectors) {
             rows[number].vectors.insert(name.to_owned(), vector.into());
         }
@@ -94,6 +141,7 @@ pub(crate) async fn upsert(
 
 /// Rows to be deleted.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct DeleteRequest {
     ids: Vec<String>,
 }
