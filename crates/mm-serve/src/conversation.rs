@@ -1,6 +1,10 @@
 //! The messages of a conversation, as chat templates take them, and the images and videos that they are about.
 
-use crate::{error::ApiError, media::read_source, state::AppState};
+use crate::{
+    error::{ApiError, shortened},
+    media::read_source,
+    state::AppState,
+};
 use mm_core::{Modality, Source};
 use serde_json::{Value, json};
 
@@ -30,7 +34,7 @@ impl Conversation {
             let param = format!("messages[{index}]");
             let role = message["role"].as_str().unwrap_or_default();
             if !["system", "developer", "user", "assistant"].contains(&role) {
-                let found = message["role"].to_string();
+                let found = shortened(&message["role"].to_string());
                 return Err(ApiError::invalid(&format!("{param}.role"), found, "system, user or assistant"));
             }
             let role = if role == "developer" { "system" } else { role };
@@ -44,7 +48,9 @@ impl Conversation {
                     }
                     Value::from(content)
                 }
-                other => return Err(ApiError::invalid(&param, other, "a text or a list of parts")),
+                other => {
+                    return Err(ApiError::invalid(&param, shortened(&other.to_string()), "a text or a list of parts"));
+                }
             };
             out.push(json!({"role": role, "content": plain_where_text(role, content)}));
         }
@@ -75,7 +81,11 @@ async fn read_part(
             continue;
         }
         let Some(url) = part[kind]["url"].as_str().or_else(|| part[kind].as_str()) else {
-            return Err(ApiError::invalid(&format!("{param}.{kind}"), &part[kind], "{\"url\": …}"));
+            return Err(ApiError::invalid(
+                &format!("{param}.{kind}"),
+                shortened(&part[kind].to_string()),
+                "{\"url\": …}",
+            ));
         };
         if media.len() == MAX_MEDIA {
             let found = format!("more than {MAX_MEDIA} images and videos");
@@ -85,5 +95,9 @@ async fn read_part(
         media.push((modality, source));
         return Ok(json!({"type": template_kind}));
     }
-    Err(ApiError::invalid(&format!("{param}.type"), &part["type"], "text, image_url or video_url"))
+    Err(ApiError::invalid(
+        &format!("{param}.type"),
+        shortened(&part["type"].to_string()),
+        "text, image_url or video_url",
+    ))
 }

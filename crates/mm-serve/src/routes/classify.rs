@@ -19,13 +19,16 @@ use utoipa::ToSchema;
 pub(crate) struct ClassifyRequest {
     /// Images: data URI, base64 or URL.
     #[serde(default)]
-    image: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    image: OneOrMore,
     /// Audio.
     #[serde(default)]
-    audio: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    audio: OneOrMore,
     /// Video.
     #[serde(default)]
-    video: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    video: OneOrMore,
     /// Candidate labels, for models that embed text in the same space; the model's own classes when empty.
     #[serde(default)]
     candidates: Vec<String>,
@@ -38,6 +41,29 @@ pub(crate) struct ClassifyRequest {
     /// The model; the first that classifies so when absent.
     #[serde(default)]
     model: Option<String>,
+}
+
+/// A value, or a list of values.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text or a list of texts")]
+enum OneOrMore {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl OneOrMore {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Several(values) => values,
+        }
+    }
 }
 
 /// The classes of each value.
@@ -77,7 +103,8 @@ pub(crate) async fn classify(
     let capability = if zero_shot { Capability::ZeroShot } else { Capability::Classify };
     let (model, info) = state.pool.find(request.model.as_deref(), capability)?;
     let given =
-        [(Modality::IMAGE, &request.image), (Modality::AUDIO, &request.audio), (Modality::VIDEO, &request.video)];
+        [(Modality::IMAGE, &request.image), (Modality::AUDIO, &request.audio), (Modality::VIDEO, &request.video)]
+            .map(|(modality, values)| (modality, values.as_slice()));
     let mut given = given.into_iter().filter(|(_, values)| !values.is_empty());
     let (modality, values) = match (given.next(), given.next()) {
         (Some(one), None) => one,

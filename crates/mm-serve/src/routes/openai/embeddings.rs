@@ -3,7 +3,7 @@
 use crate::{
     embed::{check_count, embed, normalize},
     engine::Capability,
-    error::ApiError,
+    error::{ApiError, shortened},
     media::read_source,
     routes::body::Body,
     state::{AppState, Shared},
@@ -187,8 +187,7 @@ fn raw_input<'a>(item: &'a Value, default: &Modality, param: String) -> Result<R
 
 /// The beginning of a value, for messages.
 fn item_text(item: &Value) -> String {
-    let text = item.to_string();
-    if text.chars().count() <= 60 { text } else { text.chars().take(60).chain(['…']).collect() }
+    shortened(&item.to_string())
 }
 
 /// Each part of the messages as an input of its own.
