@@ -33,7 +33,7 @@ async function searchByFile(file) {
 }
 
 function searchBody({ text, filter, count, words, like, media }) {
-  const body = { k: count }, withWords = words && index.words && text;
+  const body = { k: Math.min(count, index.max_results || count) }, withWords = words && index.words && text;
   if (filter) body.filter = filter;
   if (media) body[media.kind] = media.data;
   else if (like) body.like = like;

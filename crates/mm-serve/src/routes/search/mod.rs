@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 /// What is searched for: one of `text`, `image`, `audio`, `video`, `like`, or `words` alone.
 #[derive(Deserialize, ToSchema, Default)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SearchRequest {
     /// Rows whose vectors are similar to that of a text.
     #[serde(default)]
@@ -49,14 +50,14 @@ pub(crate) struct SearchRequest {
     /// A condition, for instance `year > 2000 and kind in ("bird", "cat")`.
     #[serde(default)]
     filter: Option<String>,
-    /// Number of results.
-    #[serde(default = "ten")]
-    k: usize,
+    /// Number of results; 10, or the server's maximum where that is less, when absent.
+    #[serde(default)]
+    #[schema(value_type = usize)]
+    k: Option<usize>,
 }
 
-fn ten() -> usize {
-    10
-}
+/// Number of results where a request does not say.
+const DEFAULT_K: usize = 10;
 
 /// What was found, best first.
 #[derive(Serialize, ToSchema)]
@@ -101,8 +102,10 @@ pub(crate) async fn search(
 ) -> Result<Json<SearchResponse>, ApiError> {
     let started = Instant::now();
     let index = index_of(&state)?;
-    if request.k == 0 || request.k > state.limits.max_results {
-        return Err(ApiError::invalid("k", request.k, format!("1 to {}", state.limits.max_results)));
+    let max = state.limits.max_results;
+    let k = request.k.unwrap_or(DEFAULT_K.min(max));
+    if k == 0 || k > max {
+        return Err(ApiError::invalid("k", k, format!("1 to {max}")));
     }
     let filter = request.filter.as_deref().filter(|text| !text.trim().is_empty()).map(Filter::parse).transpose();
     let filter =
@@ -113,7 +116,7 @@ pub(crate) async fn search(
     if queries.is_empty() {
         return Err(ApiError::invalid("text", "no query", "one of text, image, audio, video, like and words"));
     }
-    let mut query = Query::hybrid(queries, request.k);
+    let mut query = Query::hybrid(queries, k);
     query.filter = filter;
     let answer = index.query(query).await?;
     let results = answer.hits.into_iter().zip(1..).map(|(hit, rank)| result(hit, rank)).collect();
@@ -168,6 +171,8 @@ pub(crate) struct IndexResponse {
     words: bool,
     /// The fields that filters know.
     fields: Vec<String>,
+    /// How many results a search may ask for.
+    max_results: usize,
 }
 
 /// What the store holds, and what it can be searched by.
@@ -186,5 +191,6 @@ pub(crate) async fn index(State(state): State<Shared>) -> Result<Json<IndexRespo
         modalities: modalities.unwrap_or_default(),
         words: stats.texts > 0,
         fields: stats.fields,
+        max_results: state.limits.max_results,
     }))
 }
