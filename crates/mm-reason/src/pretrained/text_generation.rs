@@ -164,6 +164,16 @@ impl Pipeline {
         })
     }
 
+    /// Number of tokens of a request's prompt, and of those that prompt and output may have together.
+    ///
+    /// # Errors
+    /// If the model does not generate text or does not support the request.
+    pub fn context_length(&self, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<[usize; 2]> {
+        let positions = self.generator()?.decoder().config().max_positions;
+        let prompt = self.prompt(media, request)?;
+        Ok([prompt.decoder_input_ids.len(), usize::try_from(positions).unwrap_or(0)])
+    }
+
     /// Checks that the model has enough positions for prompt and output.
     fn check_length(&self, prompt: &Prompt, config: &GenerationConfig) -> Result<()> {
         let max_positions = self.generator()?.decoder().config().max_positions;

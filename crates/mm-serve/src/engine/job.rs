@@ -1,6 +1,6 @@
 //! What a model is asked for.
 
-use super::model::LoadedModel;
+use super::{model::LoadedModel, room::Room};
 use crate::{conversation::Conversation, error::ApiError};
 use mm_core::{Modality, Pooling, SendTensor, Source};
 use mm_reason::{Attribution, Generation, ScoredAnswer, generate::GenerationConfig, pretrained::Transcript};
@@ -27,8 +27,9 @@ pub(crate) enum Prompt {
     Chat(Arc<Conversation>),
 }
 
-/// The options of a request, over those of the model.
-pub(crate) type Overrides = Box<dyn FnOnce(&GenerationConfig) -> Result<GenerationConfig, ApiError> + Send + 'static>;
+/// The options of a request, over those of the model and for the room that a conversation leaves.
+pub(crate) type Overrides =
+    Box<dyn FnOnce(&GenerationConfig, Option<Room>) -> Result<GenerationConfig, ApiError> + Send + 'static>;
 
 /// A question about an image or a video.
 pub(crate) struct Question {

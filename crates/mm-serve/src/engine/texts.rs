@@ -1,8 +1,9 @@
 //! Generated texts of several requests.
 
 use super::{
-    job::{GenerateJob, Pending, Prompt},
+    job::{GenerateJob, Overrides, Pending, Prompt},
     model::LoadedModel,
+    room::Room,
 };
 use crate::error::ApiError;
 use mm_core::Source;
@@ -17,18 +18,39 @@ use tokio::sync::oneshot::Sender;
 /// A request with its options.
 struct Text {
     prompt: Prompt,
+    /// Its image or video, where the model encodes it before.
+    media: Option<EncodedMedia>,
     config: GenerationConfig,
     reply: Sender<Result<Generation, ApiError>>,
+}
+
+impl Text {
+    /// A request of a pipeline, whose prompt bounds the new tokens.
+    fn read(
+        pipeline: &Pipeline,
+        (prompt, overrides): (Prompt, Overrides),
+    ) -> Result<(Prompt, Option<EncodedMedia>, GenerationConfig), ApiError> {
+        let media = encode(pipeline, &prompt)?;
+        let room = match &prompt {
+            Prompt::Caption { .. } => None,
+            Prompt::Chat(_) => Some(Room::of(pipeline, media.as_ref(), request(&prompt))?),
+        };
+        let config = overrides(&pipeline.generation, room)?;
+        Ok((prompt, media, config))
+    }
 }
 
 /// Generates the texts of several requests; those with the same options are a batch.
 pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &str) {
     match model {
         LoadedModel::Generator(pipeline) => {
-            group(jobs, &pipeline.generation, name).into_iter().for_each(|texts| of_pipeline(pipeline, texts));
+            let texts = read(jobs, |input| Text::read(pipeline, input));
+            group(texts, name).into_iter().for_each(|texts| of_pipeline(pipeline, texts));
         }
         LoadedModel::Captioning(run) => {
-            group(jobs, &run.generation(), name).into_iter().for_each(|texts| of_run(run, texts));
+            let base = run.generation();
+            let texts = read(jobs, |(prompt, overrides)| Ok((prompt, None, overrides(&base, None)?)));
+            group(texts, name).into_iter().for_each(|texts| of_run(run, texts));
         }
         _ => {
             let error = ApiError::internal("a model that does not generate was asked for a text");
@@ -37,15 +59,23 @@ pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &s
     }
 }
 
-/// The requests by their options, in their order; those whose options are invalid are answered.
-fn group(jobs: Vec<GenerateJob>, base: &GenerationConfig, name: &str) -> Vec<Vec<Text>> {
+/// The requests with their options; those that are invalid are answered.
+fn read(
+    jobs: Vec<GenerateJob>,
+    read: impl Fn((Prompt, Overrides)) -> Result<(Prompt, Option<EncodedMedia>, GenerationConfig), ApiError>,
+) -> Vec<Text> {
     let mut texts = Vec::with_capacity(jobs.len());
-    for Pending { input: (prompt, overrides), reply } in jobs {
-        match overrides(base) {
-            Ok(config) => texts.push(Text { prompt, config, reply }),
+    for Pending { input, reply } in jobs {
+        match read(input) {
+            Ok((prompt, media, config)) => texts.push(Text { prompt, media, config, reply }),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
+    texts
+}
+
+/// The requests by their options, in their order.
+fn group(texts: Vec<Text>, name: &str) -> Vec<Vec<Text>> {
     group_by(texts, name, |one, other| one.config == other.config)
 }
 
@@ -65,16 +95,9 @@ pub(super) fn group_by<T>(jobs: Vec<T>, name: &str, same_options: impl Fn(&T, &T
 }
 
 fn of_pipeline(pipeline: &Pipeline, texts: Vec<Text>) {
-    let mut encoded = Vec::with_capacity(texts.len());
-    for text in texts {
-        match encode(pipeline, &text.prompt) {
-            Ok(media) => encoded.push((text, media)),
-            Err(error) => drop(text.reply.send(Err(error))),
-        }
-    }
-    let mut encoded = encoded.into_iter().peekable();
-    while encoded.peek().is_some() {
-        generate_batch(pipeline, encoded.by_ref().take(pipeline.max_batch_size()).collect());
+    let mut texts = texts.into_iter().peekable();
+    while texts.peek().is_some() {
+        generate_batch(pipeline, texts.by_ref().take(pipeline.max_batch_size()).collect());
     }
 }
 
@@ -87,17 +110,20 @@ fn encode(pipeline: &Pipeline, prompt: &Prompt) -> Result<Option<EncodedMedia>, 
     })
 }
 
+fn request(prompt: &Prompt) -> Request<'_> {
+    match prompt {
+        Prompt::Caption { start, .. } => Request::Caption(start.as_deref()),
+        Prompt::Chat(conversation) => Request::Chat(&conversation.messages),
+    }
+}
+
 /// Generates texts with the same options. It ends early where all clients have gone.
-fn generate_batch(pipeline: &Pipeline, texts: Vec<(Text, Option<EncodedMedia>)>) {
-    let request = |text| match text {
-        &Text { prompt: Prompt::Caption { ref start, .. }, .. } => Request::Caption(start.as_deref()),
-        Text { prompt: Prompt::Chat(conversation), .. } => Request::Chat(&conversation.messages),
-    };
-    let rows: Vec<_> = texts.iter().map(|(text, media)| (media.as_ref(), request(text))).collect();
-    let all_gone = || texts.iter().all(|(text, _)| text.reply.is_closed());
+fn generate_batch(pipeline: &Pipeline, texts: Vec<Text>) {
+    let rows: Vec<_> = texts.iter().map(|text| (text.media.as_ref(), request(&text.prompt))).collect();
+    let all_gone = || texts.iter().all(|text| text.reply.is_closed());
     let processors = LogitsProcessors { interrupt: Some(&all_gone), ..LogitsProcessors::default() };
-    let found = pipeline.generate_text_batch(&rows, &texts[0].0.config, &processors);
-    for ((text, _), generation) in texts.into_iter().zip(found) {
+    let found = pipeline.generate_text_batch(&rows, &texts[0].config, &processors);
+    for (text, generation) in texts.into_iter().zip(found) {
         // A client that has gone takes no reply.
         let _ = text.reply.send(generation.map_err(ApiError::from));
     }

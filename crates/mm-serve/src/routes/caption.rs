@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use crate::{
-    engine::{Capability, Prompt},
+    engine::{Capability, Prompt, Room},
     error::ApiError,
     media::read_source,
     state::Shared,
@@ -84,7 +84,7 @@ pub(crate) async fn caption(
     if let Some(beams) = beams.filter(|beams| !(1..=16).contains(beams)) {
         return Err(ApiError::invalid("num_beams", beams, "1 to 16"));
     }
-    let overrides = move |base: &GenerationConfig| {
+    let overrides = move |base: &GenerationConfig, _: Option<Room>| {
         Ok(GenerationConfig {
             max_new_tokens: max.unwrap_or(base.max_new_tokens),
             max_length: base.max_length.filter(|_| max.is_none()),

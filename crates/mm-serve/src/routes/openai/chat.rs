@@ -3,7 +3,7 @@
 use super::generation::GenerationOptions;
 use crate::{
     conversation::Conversation,
-    engine::{Capability, LoadedModel, ModelHandle, Prompt},
+    engine::{Capability, LoadedModel, ModelHandle, Prompt, Room},
     error::ApiError,
     routes::{body::Body, middleware::Permit},
     state::Shared,
@@ -19,7 +19,7 @@ use axum::{
 use mm_reason::{
     Generation, Pipeline, Request,
     generate::{GenerationConfig, LogitsProcessors},
-    pretrained::TextStream,
+    pretrained::{EncodedMedia, TextStream},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ use std::{
     },
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use utoipa::ToSchema;
 
@@ -50,6 +50,9 @@ pub(crate) struct ChatRequest {
     /// Whether the answer comes in parts, as server-sent events.
     #[serde(default)]
     stream: bool,
+    /// `{"include_usage": true}`: a stream ends with the numbers of tokens.
+    #[serde(default)]
+    stream_options: Option<StreamOptions>,
     #[serde(flatten)]
     options: GenerationOptions,
     /// Not supported: refused where it holds anything.
@@ -59,6 +62,13 @@ pub(crate) struct ChatRequest {
     /// Not supported: refused where it is true.
     #[serde(default)]
     logprobs: Option<bool>,
+}
+
+/// Options of a stream.
+#[derive(Deserialize, ToSchema)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: Option<bool>,
 }
 
 /// Continues a conversation.
@@ -81,6 +91,7 @@ pub(crate) async fn chat(
     if request.logprobs == Some(true) {
         return Err(ApiError::invalid("logprobs", true, "false"));
     }
+    request.options.check_supported()?;
     let conversation = Conversation::read(&state, &request.messages).await?;
     let completion = Completion {
         id: completion_id(),
@@ -93,14 +104,15 @@ pub(crate) async fn chat(
         if choices > 1 {
             return Err(ApiError::invalid("n", choices, "1 with `stream`"));
         }
-        let config = move |base: &GenerationConfig| options.over(base, &limits, true);
-        return stream(model, completion, conversation, config, permit);
+        let config = move |base: &GenerationConfig, room| options.over(base, &limits, Some(room), true);
+        let include_usage = request.stream_options.and_then(|options| options.include_usage).unwrap_or_default();
+        return stream(model, Chunks { completion, include_usage }, conversation, config, permit).await;
     }
     let conversation = Arc::new(conversation);
     let ask = |number: usize| {
         let (options, limits) = (options.clone(), limits.clone());
-        let overrides = move |base: &GenerationConfig| {
-            let config = options.over(base, &limits, false)?;
+        let overrides = move |base: &GenerationConfig, room: Option<Room>| {
+            let config = options.over(base, &limits, room, false)?;
             // What is not sampled has no seed, and is generated together with other requests'.
             let seed = if config.do_sample { config.seed.wrapping_add(number as u64) } else { 0 };
             Ok(GenerationConfig { seed, ..config })
@@ -140,20 +152,49 @@ impl Completion {
                 "message": {"role": "assistant", "content": answer.text, "refusal": null},
             })
         };
-        let generated: usize = answers.iter().map(|answer| answer.num_tokens).sum();
-        let prompt = answers.first().map_or(0, |answer| answer.num_prompt_tokens);
         json!({
             "id": self.id, "object": "chat.completion", "created": self.created, "model": self.model,
             "choices": answers.iter().enumerate().map(choice).collect::<Vec<_>>(),
-            "usage": {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated},
+            "usage": usage(answers),
         })
     }
+}
 
-    fn chunk(&self, delta: Value, finish_reason: Option<&str>) -> Value {
-        json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
-            "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null}],
-        })
+/// Numbers of tokens.
+fn usage(answers: &[Generation]) -> Value {
+    let generated: usize = answers.iter().map(|answer| answer.num_tokens).sum();
+    let prompt = answers.first().map_or(0, |answer| answer.num_prompt_tokens);
+    json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated})
+}
+
+/// The events of a streamed completion.
+struct Chunks {
+    completion: Completion,
+    /// Whether the last one has the numbers of tokens.
+    include_usage: bool,
+}
+
+impl Chunks {
+    fn event(&self, choices: &Value, usage: &Value) -> String {
+        let Completion { id, created, model } = &self.completion;
+        let mut event = json!({
+            "id": id, "object": "chat.completion.chunk", "created": created, "model": model, "choices": choices,
+        });
+        if self.include_usage {
+            event["usage"] = usage.clone();
+        }
+        event.to_string()
+    }
+
+    fn delta(&self, delta: &Value, finish_reason: Option<&str>) -> String {
+        let choice = json!({"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null});
+        self.event(&json!([choice]), &Value::Null)
+    }
+
+    /// The events after the text.
+    fn end(&self, answer: &Generation) -> Vec<String> {
+        let usage = self.include_usage.then(|| self.event(&json!([]), &usage(std::slice::from_ref(answer))));
+        [self.delta(&json!({}), Some(finish_reason(answer)))].into_iter().chain(usage).collect()
     }
 }
 
@@ -165,71 +206,86 @@ fn pipeline(model: &LoadedModel) -> Result<&Pipeline, ApiError> {
     }
 }
 
-/// One answer; `on_text` receives its parts as they come. It ends early once
-/// `interrupt` is set.
-fn generate(
-    pipeline: &Pipeline,
-    conversation: &Conversation,
-    config: &GenerationConfig,
-    interrupt: &AtomicBool,
-    on_text: &mut dyn FnMut(&str),
-) -> Result<Generation, ApiError> {
-    let media = pipeline.encode_conversation(&conversation.media)?;
-    let request = Request::Chat(&conversation.messages);
-    let mut stream = TextStream::new(&pipeline.tokenizer);
-    let mut on_token = |_: usize, id: i64| {
-        if let Some(new) = stream.push(id) {
-            on_text(&new);
-        }
-    };
-    let is_set = || interrupt.load(Ordering::Relaxed);
-    let processors = LogitsProcessors { interrupt: Some(&is_set), ..LogitsProcessors::default() };
-    let answers = pipeline.generate_text(media.as_ref(), request, config, &processors, &mut on_token)?;
-    let answer = answers.into_iter().flatten().next();
-    answer.ok_or_else(|| ApiError::internal("the model generated nothing"))
+/// A conversation whose options and length were checked.
+struct Checked<'a> {
+    pipeline: &'a Pipeline,
+    media: Option<EncodedMedia>,
+    request: Request<'a>,
+    config: GenerationConfig,
 }
 
-/// An answer in parts. It ends where the client goes away.
-fn stream(
+impl<'a> Checked<'a> {
+    fn new(
+        model: Result<&'a mut LoadedModel, ApiError>,
+        conversation: &'a Conversation,
+        config: impl FnOnce(&GenerationConfig, Room) -> Result<GenerationConfig, ApiError>,
+    ) -> Result<Self, ApiError> {
+        let pipeline = pipeline(model?)?;
+        let media = pipeline.encode_conversation(&conversation.media)?;
+        let request = Request::Chat(&conversation.messages);
+        let room = Room::of(pipeline, media.as_ref(), request)?;
+        Ok(Self { config: config(&pipeline.generation, room)?, pipeline, media, request })
+    }
+
+    /// One answer; `on_text` receives its parts as they come. It ends early once `interrupt` is set. Parts before a
+    /// stop text that may still turn out to be its beginning are held back.
+    fn generate(&self, interrupt: &AtomicBool, on_text: impl Fn(&str)) -> Result<Generation, ApiError> {
+        let mut stream = TextStream::new(&self.pipeline.tokenizer);
+        let mut held = StopBuffer::new(&self.config.stop_strings);
+        let mut on_token = |_: usize, id: i64| {
+            if let Some(text) = stream.push(id).as_deref().and_then(|new| held.push(new)) {
+                on_text(text);
+            }
+        };
+        let is_set = || interrupt.load(Ordering::Relaxed);
+        let processors = LogitsProcessors { interrupt: Some(&is_set), ..LogitsProcessors::default() };
+        let (media, config) = (self.media.as_ref(), &self.config);
+        let answers = self.pipeline.generate_text(media, self.request, config, &processors, &mut on_token)?;
+        let answer = answers.into_iter().flatten().next();
+        let answer = answer.ok_or_else(|| ApiError::internal("the model generated nothing"))?;
+        let rest = held.rest(&answer.text);
+        if !rest.is_empty() {
+            on_text(rest);
+        }
+        Ok(answer)
+    }
+}
+
+/// An answer in parts. It ends where the client goes away. What is wrong with the request is refused before the first
+/// part.
+async fn stream(
     model: &ModelHandle,
-    completion: Completion,
+    chunks: Chunks,
     conversation: Conversation,
-    config: impl FnOnce(&GenerationConfig) -> Result<GenerationConfig, ApiError> + Send + 'static,
+    config: impl FnOnce(&GenerationConfig, Room) -> Result<GenerationConfig, ApiError> + Send + 'static,
     permit: Permit,
 ) -> Result<Response, ApiError> {
     let (sender, receiver) = mpsc::channel::<String>(STREAM_BUFFER);
+    let (begin, begun) = oneshot::channel();
     model.spawn(move |model| {
         if sender.is_closed() {
             return;
         }
-        let gone = Arc::new(AtomicBool::new(false));
+        let checked = match Checked::new(model, &conversation, config) {
+            Ok(checked) => checked,
+            Err(error) => return drop(begin.send(Err(error))),
+        };
+        // A client that has gone is noticed by the parts that are sent to it.
+        let _ = begin.send(Ok(()));
+        let gone = AtomicBool::new(false);
         let send = |data: String| {
             if sender.blocking_send(data).is_err() {
                 gone.store(true, Ordering::Relaxed);
             }
         };
-        send(completion.chunk(json!({"role": "assistant", "content": ""}), None).to_string());
-        // Parts before a stop text that may still turn out to be its beginning are held back.
-        let result = model.and_then(|model| pipeline(model)).and_then(|pipeline| {
-            let config = config(&pipeline.generation)?;
-            let mut held = StopBuffer::new(&config.stop_strings);
-            let answer = generate(pipeline, &conversation, &config, &gone, &mut |text| {
-                if let Some(text) = held.push(text) {
-                    send(completion.chunk(json!({"content": text}), None).to_string());
-                }
-            })?;
-            let rest = held.rest(&answer.text);
-            if !rest.is_empty() {
-                send(completion.chunk(json!({"content": rest}), None).to_string());
-            }
-            Ok(answer)
-        });
-        match result {
-            Ok(answer) => send(completion.chunk(json!({}), Some(finish_reason(&answer))).to_string()),
+        send(chunks.delta(&json!({"role": "assistant", "content": ""}), None));
+        match checked.generate(&gone, |text| send(chunks.delta(&json!({"content": text}), None))) {
+            Ok(answer) => chunks.end(&answer).into_iter().for_each(&send),
             Err(error) => send(error.body().to_string()),
         }
         send("[DONE]".to_owned());
     })?;
+    begun.await.map_err(|_| ApiError::internal("the model's thread did not begin a stream"))??;
     let events = ReceiverStream::new(receiver).map(move |data| {
         let _ = &permit;
         Ok::<_, Infallible>(Event::default().data(data))

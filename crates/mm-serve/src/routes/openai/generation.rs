@@ -1,9 +1,14 @@
 //! Options of generation, as OpenAI names them, over a model's own.
 
-use crate::{config::Limits, error::ApiError};
+use crate::{
+    config::Limits,
+    engine::Room,
+    error::{ApiError, shortened},
+};
 use mm_reason::generate::{GenerationConfig, OutputConstraint};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use utoipa::ToSchema;
 
 /// Tokens of an answer where neither the client nor the model says how many.
@@ -28,7 +33,23 @@ pub(crate) struct GenerationOptions {
     /// Samples among the most likely tokens whose probabilities add up to it.
     #[serde(default)]
     top_p: Option<f64>,
-    /// Random seed of sampling.
+    /// Samples among so many of the most likely tokens; 0 and -1 among all. The model's own setting when absent.
+    #[serde(default)]
+    top_k: Option<i64>,
+    /// Above 1, tokens that are there already become less likely. The model's own setting when absent.
+    #[serde(default)]
+    repetition_penalty: Option<f64>,
+    /// Not supported: refused where it is not 0.
+    #[serde(default)]
+    presence_penalty: Option<f64>,
+    /// Not supported: refused where it is not 0.
+    #[serde(default)]
+    frequency_penalty: Option<f64>,
+    /// Not supported: refused where it holds anything.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    logit_bias: Option<Map<String, Value>>,
+    /// Random seed of sampling; another one for each answer when absent.
     #[serde(default)]
     seed: Option<i64>,
     /// One or more texts before which the output ends.
@@ -45,7 +66,7 @@ pub(crate) struct GenerationOptions {
 }
 
 #[derive(Deserialize, Clone)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a text or a list of texts")]
 enum Stop {
     One(String),
     Several(Vec<String>),
@@ -62,11 +83,28 @@ impl GenerationOptions {
         }
     }
 
-    /// These options over those of a model; one text, without beams where it is streamed.
+    /// Refuses options that no model of mm has.
+    pub(super) fn check_supported(&self) -> Result<(), ApiError> {
+        for (name, penalty) in
+            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
+        {
+            if let Some(penalty) = penalty.filter(|penalty| *penalty != 0.0) {
+                return Err(ApiError::invalid(name, penalty, "0, or `repetition_penalty` instead"));
+            }
+        }
+        match self.logit_bias.as_ref().filter(|bias| !bias.is_empty()) {
+            Some(bias) => Err(ApiError::invalid("logit_bias", format!("{} tokens", bias.len()), "none")),
+            None => Ok(()),
+        }
+    }
+
+    /// These options over those of a model, for a prompt that leaves some room; one text, without beams where it is
+    /// streamed.
     pub(super) fn over(
         &self,
         base: &GenerationConfig,
         limits: &Limits,
+        room: Option<Room>,
         stream: bool,
     ) -> Result<GenerationConfig, ApiError> {
         let mut config = GenerationConfig { num_return_sequences: 1, ..base.clone() };
@@ -87,6 +125,12 @@ impl GenerationOptions {
         config.max_new_tokens =
             wanted.unwrap_or(config.max_new_tokens.max(DEFAULT_MAX_NEW_TOKENS)).min(limits.max_new_tokens);
         config.max_length = None;
+        if let Some(room) = room {
+            // What the client did not ask for ends with the model's positions.
+            let new = wanted.unwrap_or_else(|| config.max_new_tokens.min(room.left()).max(1));
+            room.check(new)?;
+            config.max_new_tokens = new;
+        }
         self.set_sampling(&mut config)?;
         match &self.stop {
             Some(Stop::One(text)) => config.stop_strings = vec![text.clone()],
@@ -119,7 +163,19 @@ impl GenerationOptions {
             }
             config.top_p = top_p;
         }
-        config.seed = self.seed.map_or(config.seed, |seed| seed as u64);
+        if let Some(top_k) = self.top_k {
+            let expected = "at least 1, or 0 for all tokens";
+            let top_k = usize::try_from(if top_k == -1 { 0 } else { top_k });
+            config.top_k = top_k.map_err(|_| ApiError::invalid("top_k", "less than -1", expected))?;
+        }
+        if let Some(penalty) = self.repetition_penalty {
+            if !(penalty > 0.0 && penalty <= 10.0) {
+                return Err(ApiError::invalid("repetition_penalty", penalty, "more than 0 and at most 10"));
+            }
+            config.repetition_penalty = penalty;
+        }
+        // Every hasher starts from random numbers of the system.
+        config.seed = self.seed.map_or_else(|| RandomState::new().build_hasher().finish(), |seed| seed as u64);
         Ok(())
     }
 
@@ -133,7 +189,7 @@ impl GenerationOptions {
             }
             _ => {
                 let expected = "{\"type\": \"text\" | \"json_object\"} or {\"type\": \"json_schema\", \"json_schema\": {\"schema\": …}}";
-                Err(ApiError::invalid("response_format", format, expected))
+                Err(ApiError::invalid("response_format", shortened(&format.to_string()), expected))
             }
         }
     }
@@ -146,7 +202,8 @@ mod tests {
     fn read(options: Value) -> Result<GenerationConfig, ApiError> {
         let options: GenerationOptions = serde_json::from_value(options).unwrap();
         let base = GenerationConfig { num_beams: 3, max_length: Some(20), ..GenerationConfig::default() };
-        options.over(&base, &Limits::default(), false)
+        options.check_supported()?;
+        options.over(&base, &Limits::default(), Some(Room { prompt: 20, positions: 300 }), false)
     }
 
     #[test]
@@ -157,6 +214,8 @@ mod tests {
         assert!(sampled.do_sample && sampled.num_beams == 1 && sampled.max_length.is_none());
         assert_eq!((sampled.seed, sampled.max_new_tokens, sampled.stop_strings), (5, 7, vec![".".to_owned()]));
         assert!(!read(json!({"temperature": 0})).unwrap().do_sample);
+        let penalized = read(json!({"top_k": 3, "repetition_penalty": 1.5, "logit_bias": {}})).unwrap();
+        assert_eq!((penalized.top_k, penalized.repetition_penalty), (3, 1.5));
         let schema = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
         assert!(read(json!({"response_format": schema})).unwrap().constraint.is_some());
     }
@@ -170,11 +229,32 @@ mod tests {
             json!({"max_tokens": 0}),
             json!({"max_completion_tokens": 1_000_000}),
             json!({"stop": [""]}),
+            json!({"top_k": -2}),
+            json!({"repetition_penalty": 0}),
+            json!({"presence_penalty": 0.5}),
+            json!({"frequency_penalty": -1}),
+            json!({"logit_bias": {"7": 1}}),
+            json!({"max_tokens": 281}),
             json!({"response_format": {"type": "xml"}}),
         ] {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
         let choices = |n: usize| GenerationOptions { n: Some(n), ..GenerationOptions::default() }.choices();
         assert!(choices(0).is_err() && choices(1_000_000).is_err() && choices(2).is_ok());
+    }
+
+    #[test]
+    fn sampling_without_a_seed_is_random_and_a_short_context_limits_the_default() {
+        let seed = || read(json!({"temperature": 1})).unwrap().seed;
+        assert_ne!(seed(), seed());
+        let base = GenerationConfig::default();
+        let room = |prompt| Some(Room { prompt, positions: 100 });
+        let over = |prompt| GenerationOptions::default().over(&base, &Limits::default(), room(prompt), false);
+        assert_eq!(over(60).unwrap().max_new_tokens, 40);
+        let error = over(100).unwrap_err().body();
+        assert_eq!(
+            (&error["error"]["code"], &error["error"]["param"]),
+            (&json!("context_length_exceeded"), &json!("messages"))
+        );
     }
 }
