@@ -263,14 +263,42 @@ impl IntoResponse for TeiError {
     }
 }
 
+/// A message in which files of the server have their last name alone.
+fn without_folders(message: &str) -> String {
+    let plain = |word: &str| {
+        let start = word.find(|c: char| c == '/' || c.is_alphanumeric()).unwrap_or(0);
+        let is_path = word[start..].starts_with('/') && word[start..].trim_end().matches('/').count() > 1;
+        let name = word[start..].rsplit('/').next().filter(|_| is_path);
+        name.map_or_else(|| word.to_owned(), |name| format!("{}{name}", &word[..start]))
+    };
+    message.split_inclusive(char::is_whitespace).map(plain).collect()
+}
+
 /// An error of a library while it reads or computes what a request holds: most are of the values, and say so.
 macro_rules! from_value_errors {
     ($($error:ty),+) => {$(
         impl From<$error> for ApiError {
             fn from(error: $error) -> Self {
-                Self::new(Kind::Invalid, describe_error(&error)).with_code("invalid_value")
+                Self::new(Kind::Invalid, without_folders(&describe_error(&error))).with_code("invalid_value")
             }
         }
     )+};
 }
 from_value_errors!(mm_core::Error, mm_data::Error, mm_repr::Error, mm_reason::Error, mm_tasks::Error);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_no_folders_of_the_server_and_no_long_values() {
+        for (message, expected) in [
+            ("/srv/models/clip: has no classifier", "clip: has no classifier"),
+            ("file `/srv/a/b.png` of 3 / 4", "file `b.png` of 3 / 4"),
+            ("found image/png at https://example.org/a/b", "found image/png at https://example.org/a/b"),
+        ] {
+            assert_eq!(without_folders(message), expected);
+        }
+        assert_eq!((shortened("é"), shortened(&"é".repeat(100)).chars().count()), ("é".to_owned(), MAX_FOUND + 1));
+    }
+}

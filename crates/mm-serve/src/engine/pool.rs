@@ -12,6 +12,7 @@ use crate::{
     config::ModelConfig,
     error::{ApiError, Kind},
 };
+use mm_core::Modality;
 use std::{
     sync::{
         Arc, Mutex,
@@ -93,10 +94,7 @@ impl ModelPool {
             let message = format!("no model of this server {}; GET /v1/models lists what each can", capability.verb());
             return Err(ApiError::new(Kind::NotFound, message).with_param("model").with_code("model_not_found"));
         };
-        let known = || self.models.iter().map(|model| model.name());
-        let Some(model) = self.models.iter().find(|model| model.name() == name) else {
-            return Err(ApiError::unknown("model", name, known()).with_param("model").with_code("model_not_found"));
-        };
+        let model = self.by_name(name)?;
         let info = model.info()?;
         if !info.can(capability) {
             let can = info.capabilities.iter().map(|one| one.verb()).collect::<Vec<_>>().join(", ");
@@ -108,6 +106,33 @@ impl ModelPool {
             return Err(ApiError::new(Kind::Invalid, message).with_param("model"));
         }
         Ok((model, info))
+    }
+
+    /// The model of a name.
+    pub(crate) fn by_name(&self, name: &str) -> Result<&ModelHandle, ApiError> {
+        let known = || self.models.iter().map(|model| model.name());
+        let unknown = || ApiError::unknown("model", name, known()).with_param("model").with_code("model_not_found");
+        let mut models = self.models.iter().map(AsRef::as_ref);
+        models.find(|model: &&ModelHandle| model.name() == name).ok_or_else(unknown)
+    }
+
+    /// The model of a name; without a name the first that has the capability and takes all of the modalities, else the
+    /// first that has the capability, whose own error says what it takes.
+    pub(crate) fn find_for(
+        &self,
+        name: Option<&str>,
+        capability: Capability,
+        modalities: &[Modality],
+    ) -> Result<(&ModelHandle, Arc<ModelInfo>), ApiError> {
+        if name.is_none_or(str::is_empty) {
+            for model in &self.models {
+                let info = model.info()?;
+                if info.can(capability) && modalities.iter().all(|modality| info.modalities.contains(modality)) {
+                    return Ok((model, info));
+                }
+            }
+        }
+        self.find(name, capability)
     }
 
     /// The model whose vectors are those of a fingerprint.

@@ -77,8 +77,9 @@ pub(crate) async fn answer(
     State(state): State<Shared>,
     Body(request): Body<AnswerRequest>,
 ) -> Result<Json<AnswerResponse>, ApiError> {
-    let (model, info) = state.pool.find(request.model.as_deref(), Capability::Answer)?;
     let (modality, source) = read_media(&state, request.image.as_deref(), request.video.as_deref()).await?;
+    let modalities = std::slice::from_ref(&modality);
+    let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Answer, modalities)?;
     let AnswerRequest { question, candidates, explain, k, .. } = request;
     if question.trim().is_empty() {
         return Err(ApiError::invalid("question", "an empty text", "a question"));

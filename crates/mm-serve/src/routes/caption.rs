@@ -75,8 +75,9 @@ pub(crate) async fn caption(
     State(state): State<Shared>,
     Body(request): Body<CaptionRequest>,
 ) -> Result<Json<CaptionResponse>, ApiError> {
-    let (model, info) = state.pool.find(request.model.as_deref(), Capability::Caption)?;
     let (modality, source) = read_media(&state, request.image.as_deref(), request.video.as_deref()).await?;
+    let modalities = std::slice::from_ref(&modality);
+    let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Caption, modalities)?;
     let (max, beams, prompt) = (request.max_new_tokens, request.num_beams, request.prompt);
     if let Some(max) = max.filter(|max| *max == 0 || *max > state.limits.max_new_tokens) {
         return Err(ApiError::invalid("max_new_tokens", max, format!("1 to {}", state.limits.max_new_tokens)));

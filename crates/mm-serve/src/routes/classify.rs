@@ -101,7 +101,6 @@ pub(crate) async fn classify(
 ) -> Result<Json<ClassifyResponse>, ApiError> {
     let zero_shot = !request.candidates.is_empty();
     let capability = if zero_shot { Capability::ZeroShot } else { Capability::Classify };
-    let (model, info) = state.pool.find(request.model.as_deref(), capability)?;
     let given =
         [(Modality::IMAGE, &request.image), (Modality::AUDIO, &request.audio), (Modality::VIDEO, &request.video)]
             .map(|(modality, values)| (modality, values.as_slice()));
@@ -111,6 +110,7 @@ pub(crate) async fn classify(
         (None, _) => return Err(ApiError::invalid("image", "none", "images, audio or video")),
         _ => return Err(ApiError::invalid("image", "several modalities", "one of image, audio and video")),
     };
+    let (model, info) = state.pool.find_for(request.model.as_deref(), capability, std::slice::from_ref(&modality))?;
     check_count(&state, values.len())?;
     check_count(&state, request.candidates.len().max(1))?;
     let mut sources = Vec::with_capacity(values.len());

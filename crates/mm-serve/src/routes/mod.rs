@@ -35,6 +35,7 @@ pub(crate) fn router(state: &Shared) -> Router {
     let documented = OpenApiRouter::with_openapi(ApiDocument::openapi())
         .routes(routes!(openai::embeddings::embeddings))
         .routes(routes!(openai::models::models))
+        .routes(routes!(openai::models::model))
         .routes(routes!(openai::chat::chat))
         .routes(routes!(openai::transcriptions::transcriptions))
         .routes(routes!(tei::embed))

@@ -50,7 +50,6 @@ pub(super) async fn embed(
     State(state): State<Shared>,
     Body(arguments): Body<EmbedArguments>,
 ) -> Result<Json<Embedding>, ApiError> {
-    let (model, info) = state.pool.find(arguments.model.as_deref(), Capability::Embed)?;
     let given = given([&arguments.text, &arguments.image, &arguments.audio, &arguments.video]);
     let expected = "one of text, image, audio and video";
     let (modality, value) = match given.as_slice() {
@@ -58,6 +57,8 @@ pub(super) async fn embed(
         [] => return Err(ApiError::invalid("text", "none", expected)),
         _ => return Err(ApiError::invalid("text", "several values", expected)),
     };
+    let modalities = std::slice::from_ref(&modality);
+    let (model, info) = state.pool.find_for(arguments.model.as_deref(), Capability::Embed, modalities)?;
     let embedding = embed_value(&state, model, &info, modality.clone(), value).await?;
     Ok(Json(Embedding { embedding, modality, model: info.name.clone() }))
 }

@@ -98,8 +98,9 @@ pub(crate) async fn embeddings(
     State(state): State<Shared>,
     Body(request): Body<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingResponse>, ApiError> {
-    let (model, info) = state.pool.find(request.model.as_deref(), Capability::Embed)?;
     let inputs = read_inputs(&state, &request).await?;
+    let modalities: Vec<Modality> = inputs.iter().map(|(modality, _)| modality.clone()).collect();
+    let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Embed, &modalities)?;
     let mut embedded = embed(&state, model, &info, inputs, None).await?;
     if let Some(dimensions) = request.dimensions {
         let dim = embedded.vectors.first().map_or(0, Vec::len);
