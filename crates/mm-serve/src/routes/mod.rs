@@ -13,6 +13,7 @@ mod page;
 mod predict;
 mod search;
 mod tei;
+mod tei_input;
 
 use crate::{
     error::{ApiError, Kind},

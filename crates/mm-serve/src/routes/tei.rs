@@ -1,6 +1,9 @@
 //! The routes of text-embeddings-inference, with its bodies and errors.
 
-use super::{body::Body, predict::predictor};
+use super::{
+    predict::predictor,
+    tei_input::{TeiBody, TextOptions},
+};
 use crate::{
     embed::{check_count, embed as embed_inputs, normalize},
     engine::{Capability, LoadedModel, ModelHandle, ModelInfo},
@@ -19,7 +22,7 @@ type TeiResult<T> = Result<Json<T>, TeiError>;
 
 /// One text or several.
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a text or a list of texts")]
 pub(crate) enum Inputs {
     One(String),
     Several(Vec<String>),
@@ -44,6 +47,8 @@ pub(crate) struct EmbedRequest {
     /// The first so many dimensions.
     #[serde(default)]
     dimensions: Option<usize>,
+    #[serde(flatten)]
+    options: TextOptions,
     /// The model; the first that embeds when absent.
     #[serde(default)]
     model: Option<String>,
@@ -75,9 +80,15 @@ async fn embed_texts(
     (status = 422, description = "Not what the model takes"),
     (status = 429, description = "Too many requests")
 ))]
-pub(crate) async fn embed(State(state): State<Shared>, Body(request): Body<EmbedRequest>) -> TeiResult<Vec<Vec<f32>>> {
-    let found = state.pool.find(request.model.as_deref(), Capability::Embed)?;
-    let mut vectors = embed_texts(&state, found, request.inputs.into_vec(), "inputs").await?;
+pub(crate) async fn embed(
+    State(state): State<Shared>,
+    TeiBody(request): TeiBody<EmbedRequest>,
+) -> TeiResult<Vec<Vec<f32>>> {
+    let found = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
+    let texts = request.inputs.into_vec();
+    check_count(&state, texts.len())?;
+    request.options.check(&state, &found.1, &texts, "inputs").await?;
+    let mut vectors = embed_texts(&state, found, texts, "inputs").await?;
     let dim = vectors.first().map_or(0, Vec::len);
     let dimensions = request.dimensions.unwrap_or(dim);
     if dimensions == 0 || dimensions > dim {
@@ -96,6 +107,8 @@ pub(crate) async fn embed(State(state): State<Shared>, Body(request): Body<Embed
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct EmbedAllRequest {
     inputs: Inputs,
+    #[serde(flatten)]
+    options: TextOptions,
     /// The model; the first that embeds when absent.
     #[serde(default)]
     model: Option<String>,
@@ -108,11 +121,15 @@ pub(crate) struct EmbedAllRequest {
 ))]
 pub(crate) async fn embed_all(
     State(state): State<Shared>,
-    Body(request): Body<EmbedAllRequest>,
+    TeiBody(request): TeiBody<EmbedAllRequest>,
 ) -> TeiResult<Vec<Vec<Vec<f32>>>> {
-    let (model, _) = state.pool.find(request.model.as_deref(), Capability::Embed)?;
+    let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
     let texts = request.inputs.into_vec();
     check_count(&state, texts.len())?;
+    for text in &texts {
+        read_source(&state, &Modality::TEXT, text, "inputs").await?;
+    }
+    request.options.check(&state, &info, &texts, "inputs").await?;
     let features = model.call(move |model| {
         let LoadedModel::Encoder(encoder) = model else {
             return Err(ApiError::invalid("model", "a run, which has one vector for a text", "a pretrained encoder"));
@@ -135,6 +152,8 @@ pub(crate) struct RerankRequest {
     /// Whether the texts are in the answer.
     #[serde(default)]
     return_text: bool,
+    #[serde(flatten)]
+    options: TextOptions,
     /// The model; the first that embeds when absent.
     #[serde(default)]
     model: Option<String>,
@@ -155,12 +174,17 @@ pub(crate) struct Rank {
     (status = 200, description = "The texts, best first", body = Vec<Rank>),
     (status = 422, description = "Not what the model takes")
 ))]
-pub(crate) async fn rerank(State(state): State<Shared>, Body(request): Body<RerankRequest>) -> TeiResult<Vec<Rank>> {
-    let RerankRequest { query, texts, return_text, model } = request;
+pub(crate) async fn rerank(
+    State(state): State<Shared>,
+    TeiBody(request): TeiBody<RerankRequest>,
+) -> TeiResult<Vec<Rank>> {
+    let RerankRequest { query, texts, return_text, options, model } = request;
     if texts.is_empty() {
         return Err(ApiError::invalid("texts", "none", "at least one").into());
     }
-    let found = state.pool.find(model.as_deref(), Capability::Embed)?;
+    let found = state.pool.find_for(model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
+    options.check(&state, &found.1, &texts, "texts").await?;
+    options.check(&state, &found.1, std::slice::from_ref(&query), "query").await?;
     let scores = cosines(&state, found, query, texts.clone(), "texts").await?;
     let rank = |(index, (score, text))| Rank { index, score, text: return_text.then_some(text) };
     let mut ranks: Vec<Rank> = scores.into_iter().zip(texts).enumerate().map(rank).collect();
@@ -190,13 +214,13 @@ struct SimilarityInputs {
 ))]
 pub(crate) async fn similarity(
     State(state): State<Shared>,
-    Body(request): Body<SimilarityRequest>,
+    TeiBody(request): TeiBody<SimilarityRequest>,
 ) -> TeiResult<Vec<f64>> {
     let SimilarityInputs { source_sentence, sentences } = request.inputs;
     if sentences.is_empty() {
         return Err(ApiError::invalid("inputs.sentences", "none", "at least one").into());
     }
-    let found = state.pool.find(request.model.as_deref(), Capability::Embed)?;
+    let found = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
     Ok(Json(cosines(&state, found, source_sentence, sentences, "inputs").await?))
 }
 
@@ -229,7 +253,7 @@ pub(crate) struct PredictRequest {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a text or a list of texts")]
 enum PredictInputs {
     One(String),
     Several(Vec<Inputs>),
@@ -257,7 +281,7 @@ pub(crate) enum PredictResponse {
 ))]
 pub(crate) async fn predict(
     State(state): State<Shared>,
-    Body(request): Body<PredictRequest>,
+    TeiBody(request): TeiBody<PredictRequest>,
 ) -> TeiResult<PredictResponse> {
     let (is_single, texts) = match request.inputs {
         PredictInputs::One(text) => (true, vec![text]),

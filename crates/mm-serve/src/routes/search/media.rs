@@ -8,7 +8,7 @@ use crate::{
     state::Shared,
 };
 use axum::{
-    extract::{Query as UrlQuery, State},
+    extract::{Query as UrlQuery, State, rejection::QueryRejection},
     http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
     response::{IntoResponse, Response},
 };
@@ -70,12 +70,15 @@ pub(crate) struct MediaQuery {
 /// The file of a row.
 #[utoipa::path(get, path = "/media", tag = "search", params(MediaQuery), responses(
     (status = 200, description = "The file"),
+    (status = 400, description = "A query without `id` or `field`"),
     (status = 404, description = "No such row, field or file")
 ))]
 pub(crate) async fn media(
     State(state): State<Shared>,
-    UrlQuery(MediaQuery { id, field }): UrlQuery<MediaQuery>,
+    query: Result<UrlQuery<MediaQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
+    let wrong = |rejection: QueryRejection| ApiError::new(Kind::Invalid, rejection.body_text());
+    let UrlQuery(MediaQuery { id, field }) = query.map_err(wrong)?;
     let row = index_of(&state)?.row(id).await?;
     let none = |what: &str| ApiError::new(Kind::NotFound, format!("{what} in field {field:?} of this row"));
     // Rows that came over HTTP have no version: they cannot make the server send its files.

@@ -1,0 +1,83 @@
+//! Bodies of text-embeddings-inference's routes, and the options of their texts.
+
+use super::body::Body;
+use crate::{
+    engine::ModelInfo,
+    error::{ApiError, TeiError, shortened},
+    state::{AppState, Shared},
+};
+use axum::extract::{FromRequest, Request};
+use mm_core::{Modality, ProcessContext, Processor, Source};
+use mm_data::process_catching_panics;
+use serde::{Deserialize, de::DeserializeOwned};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// How often a text has to be cut to count as too long: a processor counts the texts of all requests.
+const TRIES: usize = 8;
+
+/// A body of JSON, whose errors have text-embeddings-inference's form.
+pub(crate) struct TeiBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Shared> for TeiBody<T> {
+    type Rejection = TeiError;
+
+    async fn from_request(request: Request, state: &Shared) -> Result<Self, TeiError> {
+        let Body(value) = Body::from_request(request, state).await?;
+        Ok(Self(value))
+    }
+}
+
+/// How texts become tokens.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct TextOptions {
+    /// Whether longer texts than the model's are cut (they are when absent), or refused.
+    #[serde(default)]
+    truncate: Option<bool>,
+    /// `Right`: what is cut is the end.
+    #[serde(default)]
+    truncation_direction: Option<String>,
+    /// Not supported: the model's default prompt is used.
+    #[serde(default)]
+    prompt_name: Option<String>,
+}
+
+impl TextOptions {
+    /// Refuses options that models of mm do not have, and with `"truncate": false` texts that the model would cut.
+    pub(super) async fn check(
+        &self,
+        state: &AppState,
+        info: &ModelInfo,
+        texts: &[String],
+        param: &str,
+    ) -> Result<(), ApiError> {
+        let direction = self.truncation_direction.as_deref();
+        if let Some(other) = direction.filter(|direction| !direction.eq_ignore_ascii_case("right")) {
+            return Err(ApiError::invalid("truncation_direction", shortened(other), "Right"));
+        }
+        if let Some(name) = &self.prompt_name {
+            let expected = "none: the model's default prompt is used; put another one in front of the text";
+            return Err(ApiError::invalid("prompt_name", format!("{:?}", shortened(name)), expected));
+        }
+        if self.truncate != Some(false) {
+            return Ok(());
+        }
+        let (processor, texts, param) = (info.processor(&Modality::TEXT)?.clone(), texts.to_vec(), param.to_owned());
+        state.decode(move || texts.into_iter().try_for_each(|text| refuse_long(&processor, text, &param))).await
+    }
+}
+
+fn refuse_long(processor: &Arc<dyn Processor>, text: String, param: &str) -> Result<(), ApiError> {
+    let source = Source::Text(text);
+    let count = || processor.truncated().map_or(0, |(count, _)| count);
+    for _ in 0..TRIES {
+        let before = count();
+        process_catching_panics(processor.as_ref(), &source, &mut ProcessContext::eval())?;
+        if count() == before {
+            return Ok(());
+        }
+    }
+    let limit = processor.truncated().map_or_else(|| "the model's length".to_owned(), |(_, limit)| limit);
+    let expected = format!("at most {limit}, or \"truncate\": true");
+    Err(ApiError::too_large(param, "a longer text than the model takes", expected))
+}
