@@ -104,7 +104,7 @@ pub(super) async fn transcribe(
         return Err(ApiError::internal("an audio file is not bytes"));
     };
     let options = TranscriptionOptions { language: arguments.language, temperature: None, timestamps: true };
-    let transcript = transcribe_file(&state, arguments.model.as_deref(), (file, "audio"), options).await?;
+    let (transcript, _) = transcribe_file(&state, arguments.model.as_deref(), (file, "audio"), options).await?;
     let segment =
         |segment: &Segment| TimedText { start: segment.start, end: segment.end, text: segment.text.trim().to_owned() };
     Ok(Json(TranscribeResult {

@@ -3,19 +3,25 @@
 use super::subtitles::{self, Format};
 use crate::{
     engine::{Capability, Speech},
-    error::{ApiError, Kind},
+    error::{ApiError, Kind, shortened},
     media::file_source,
     routes::body::in_time,
     state::Shared,
 };
 use axum::{
     Json,
-    extract::{Multipart, State, multipart::MultipartError},
+    extract::{
+        Multipart, State,
+        multipart::{MultipartError, MultipartRejection},
+    },
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use mm_core::{DecodedAudio, EncodedFile, Modality, Source};
-use mm_data::decode::decode_audio_bytes;
+use mm_core::{DecodedAudio, EncodedFile, Modality, Source, describe_error};
+use mm_data::{
+    decode::{Audio, decode_audio_bytes},
+    decode_audio_source,
+};
 use mm_reason::pretrained::Transcript;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -24,7 +30,7 @@ use utoipa::ToSchema;
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "describes the form; its fields are read one by one")]
 pub(crate) struct TranscriptionForm {
-    /// The recording: WAV, MP3, Ogg, FLAC, M4A.
+    /// The recording: WAV, MP3, Ogg, FLAC, M4A, or WebM and other videos with sound.
     #[schema(value_type = String, format = Binary)]
     file: Vec<u8>,
     /// The model; the first that transcribes when absent.
@@ -57,7 +63,14 @@ struct Form {
         (status = 413, description = "More than the server takes")
     )
 )]
-pub(crate) async fn transcriptions(State(state): State<Shared>, form: Multipart) -> Result<Response, ApiError> {
+pub(crate) async fn transcriptions(
+    State(state): State<Shared>,
+    form: Result<Multipart, MultipartRejection>,
+) -> Result<Response, ApiError> {
+    let no_form = |rejection: MultipartRejection| {
+        ApiError::new(Kind::Invalid, format!("the form cannot be read: {}", rejection.body_text()))
+    };
+    let form = form.map_err(no_form)?;
     let form = in_time(&state, read(form)).await??;
     let Some(file) = form.file else { return Err(ApiError::invalid("file", "none", "a recording")) };
     let Source::Bytes(file) = file_source(&state.limits, &Modality::AUDIO, file, "file")? else {
@@ -69,8 +82,9 @@ pub(crate) async fn transcriptions(State(state): State<Shared>, form: Multipart)
         temperature: form.temperature,
         timestamps: format.needs_timestamps(),
     };
-    let transcript = transcribe(&state, form.model.as_deref(), (file, "file"), options).await?;
-    Ok(respond(&transcript, format))
+    let language = options.language.clone();
+    let (transcript, seconds) = transcribe(&state, form.model.as_deref(), (file, "file"), options).await?;
+    Ok(respond(&transcript, seconds, language.as_deref(), format))
 }
 
 /// How speech is transcribed.
@@ -82,25 +96,25 @@ pub(crate) struct TranscriptionOptions {
     pub(crate) timestamps: bool,
 }
 
-/// The transcript of an audio file, which errors name by its field of the request.
+/// The transcript of an audio file and its length in seconds; errors name the file by its field of the request.
 pub(crate) async fn transcribe(
     state: &Shared,
     model: Option<&str>,
     (file, param): (EncodedFile, &'static str),
     options: TranscriptionOptions,
-) -> Result<Transcript, ApiError> {
+) -> Result<(Transcript, f64), ApiError> {
     let (model, _) = state.pool.find(model, Capability::Transcribe)?;
     let max_seconds = state.limits.max_audio_seconds;
-    let source = state.decode(move || decode(&file, param, max_seconds)).await?;
+    let (source, seconds) = state.decode(move || decode(&file, param, max_seconds)).await?;
     let TranscriptionOptions { language, temperature, timestamps } = options;
     let temperature = temperature.filter(|temperature| *temperature > 0.0);
-    model.transcribe(Speech { source, language, timestamps, temperature }).await
+    Ok((model.transcribe(Speech { source, language, timestamps, temperature }).await?, seconds))
 }
 
 /// Decodes a recording once, so that its length can be checked before it is computed with.
-fn decode(file: &EncodedFile, param: &str, max_seconds: f64) -> Result<Source, ApiError> {
+fn decode(file: &EncodedFile, param: &str, max_seconds: f64) -> Result<(Source, f64), ApiError> {
     let bytes = file.read().map_err(|error| ApiError::from(error).with_param(param))?;
-    let audio = decode_audio_bytes(&bytes, None).map_err(|error| ApiError::invalid(param, error, "a recording"))?;
+    let audio = decode_any(file, &bytes).map_err(|error| ApiError::invalid(param, error, "a recording"))?;
     let seconds = audio.seconds();
     if seconds > max_seconds {
         return Err(ApiError::too_large(
@@ -109,7 +123,18 @@ fn decode(file: &EncodedFile, param: &str, max_seconds: f64) -> Result<Source, A
             format!("at most {max_seconds:.0} s"),
         ));
     }
-    Ok(Source::Samples(DecodedAudio::new(audio.samples, audio.sample_rate)?))
+    Ok((Source::Samples(DecodedAudio::new(audio.samples, audio.sample_rate)?), seconds))
+}
+
+/// Decodes an audio file, or the sound of a video file: browsers record WebM.
+fn decode_any(file: &EncodedFile, bytes: &[u8]) -> Result<Audio, String> {
+    let is_video = bytes.starts_with(b"\x1a\x45\xdf\xa3") || bytes.get(4..8) == Some(b"ftyp");
+    match decode_audio_bytes(bytes, None) {
+        Err(_) if is_video => {
+            decode_audio_source(&Source::Bytes(file.clone()), None).map_err(|error| describe_error(&error))
+        }
+        decoded => decoded,
+    }
 }
 
 async fn read(mut multipart: Multipart) -> Result<Form, ApiError> {
@@ -130,7 +155,11 @@ async fn read(mut multipart: Multipart) -> Result<Form, ApiError> {
                 form.temperature = Some(value.ok_or_else(|| ApiError::invalid("temperature", text, "0 to 2"))?);
             }
             "stream" if text == "true" => return Err(ApiError::invalid("stream", "true", "false")),
-            // What only asks for more detail (timestamp_granularities[]) or helps other models (prompt) is accepted.
+            "prompt" if !text.is_empty() => return Err(ApiError::invalid("prompt", "a text", "none")),
+            "timestamp_granularities[]" if text != "segment" => {
+                return Err(ApiError::invalid(&name, shortened(&text), "segment"));
+            }
+            "include[]" => return Err(ApiError::invalid(&name, shortened(&text), "none")),
             _ => {}
         }
     }
@@ -142,7 +171,7 @@ fn rejected(error: MultipartError) -> ApiError {
     ApiError::new(kind, format!("the form cannot be read: {}", error.body_text()))
 }
 
-fn respond(transcript: &Transcript, format: Format) -> Response {
+fn respond(transcript: &Transcript, seconds: f64, language: Option<&str>, format: Format) -> Response {
     let text = transcript.text.trim();
     let warnings: Vec<String> = transcript.warnings.iter().map(ToString::to_string).collect();
     match format {
@@ -152,11 +181,13 @@ fn respond(transcript: &Transcript, format: Format) -> Response {
         Format::VerboseJson => {
             let segment = |(id, segment): (usize, &mm_reason::pretrained::Segment)| json!({"id": id, "start": segment.start, "end": segment.end, "text": segment.text});
             let segments: Vec<_> = transcript.segments.iter().enumerate().map(segment).collect();
-            let duration = transcript.segments.last().map_or(0.0, |segment| segment.end);
-            let body = json!({
-                "task": "transcribe", "text": text, "duration": duration, "segments": segments, "warnings": warnings,
+            let mut body = json!({
+                "task": "transcribe", "text": text, "duration": seconds, "segments": segments, "warnings": warnings,
                 "truncated": transcript.truncated,
             });
+            if let Some(language) = language {
+                body["language"] = json!(language);
+            }
             Json(body).into_response()
         }
         Format::Text => format!("{text}\n").into_response(),
