@@ -52,6 +52,11 @@ impl Index {
         Err(ApiError::new(Kind::NotFound, message).with_code("model_not_found"))
     }
 
+    /// The model of its vectors, where it says one.
+    pub(crate) fn model_name(&self) -> Option<&str> {
+        self.store.config().vectors.values().find_map(|vector| vector.model.as_ref()).map(|model| model.name.as_str())
+    }
+
     pub(crate) async fn query(&self, query: Query) -> Result<Answer, ApiError> {
         let store = self.store.clone();
         blocking(move || store.query(&query).map_err(from_index)).await

@@ -38,6 +38,13 @@ pub struct Server {
     context: LoadContext,
 }
 
+/// What settings name.
+struct Opened {
+    index: Option<Index>,
+    keys: Keys,
+    urls: UrlAccess,
+}
+
 impl Server {
     /// A server with the encoders and tasks of these registries.
     pub fn new(
@@ -64,24 +71,27 @@ impl Server {
     /// When a setting is wrong, the address is taken, or a model or the store cannot be opened.
     pub fn run(self, on_listening: impl FnOnce(SocketAddr), on_ready: impl FnOnce() + Send + 'static) -> Result<()> {
         self.config.check()?;
+        let settings = self.open()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let address = SocketAddr::new(self.config.address, self.config.port);
         let cannot_listen = |source| Error::Listen { address: address.to_string(), source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(cannot_listen)?;
         on_listening(listener.local_addr().map_err(cannot_listen)?);
         let (pool, loading) = ModelPool::start(&self.config.models, &self.context)?;
-        let state = Arc::new(self.state(pool)?);
-        let router = routes::router(&state);
+        let state = Arc::new(self.state(pool, settings)?);
+        let (router, loaded) = (routes::router(&state), state.clone());
         // Loading goes on while probes are answered; a model that cannot be loaded ends the server.
         let (sender, failed) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("loading".into()).spawn(move || match loading.wait() {
-            Ok(()) => {
-                on_ready();
-                // Kept until the end: the server stops when it is dropped.
-                std::mem::forget(sender);
+        std::thread::Builder::new().name("loading".into()).spawn(move || {
+            match loading.wait().and_then(|()| loaded.check_store()) {
+                Ok(()) => {
+                    on_ready();
+                    // Kept until the end: the server stops when it is dropped.
+                    std::mem::forget(sender);
+                }
+                // The server may have been stopped meanwhile.
+                Err(error) => drop(sender.send(error)),
             }
-            // The server may have been stopped meanwhile.
-            Err(error) => drop(sender.send(error)),
         })?;
         let served = runtime.block_on(async {
             tokio::select! {
@@ -93,9 +103,18 @@ impl Server {
         served
     }
 
-    fn state(&self, pool: ModelPool) -> Result<AppState> {
+    /// What can be wrong with settings is found before the address is said.
+    fn open(&self) -> Result<Opened> {
         let config = &self.config;
-        let index = config.store.as_deref().map(|store| Index::open(store, config.writable)).transpose()?;
+        Ok(Opened {
+            index: config.store.as_deref().map(|store| Index::open(store, config.writable)).transpose()?,
+            keys: Keys::new(&config.keys)?,
+            urls: UrlAccess::new(&config.fetch_from)?,
+        })
+    }
+
+    fn state(&self, pool: ModelPool, Opened { index, keys, urls }: Opened) -> Result<AppState> {
+        let config = &self.config;
         let decoders = rayon::ThreadPoolBuilder::new()
             .num_threads(mm_core::available_threads())
             .thread_name(|number| format!("decode {number}"))
@@ -105,8 +124,8 @@ impl Server {
             pool,
             index,
             limits: config.limits.clone(),
-            keys: Keys::new(&config.keys)?,
-            urls: UrlAccess::new(&config.fetch_from)?,
+            keys,
+            urls,
             metrics: recorder()?,
             device: format!("{:?}", self.context.device).to_lowercase(),
             is_local: config.address.is_loopback(),

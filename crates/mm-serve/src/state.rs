@@ -1,9 +1,10 @@
 //! What every request sees: models, store, limits, and threads that decode.
 
 use crate::{
+    Error,
     auth::Keys,
     config::Limits,
-    engine::ModelPool,
+    engine::{Capability, ModelPool},
     error::{ApiError, Kind},
     index::Index,
     urls::UrlAccess,
@@ -48,6 +49,23 @@ impl AppState {
             ApiError::new(Kind::Busy, message).with_code("overloaded")
         };
         self.requests.clone().try_acquire_owned().map_err(full)
+    }
+
+    /// Refuses a store whose vectors are of none of the models, where any of them embeds.
+    pub(crate) fn check_store(&self) -> crate::Result<()> {
+        let embeds = self.pool.models().iter().any(|model| model.info().is_ok_and(|info| info.can(Capability::Embed)));
+        let Some(index) = self.index.as_ref().filter(|_| embeds) else { return Ok(()) };
+        let Some(model) = index.model_name() else { return Ok(()) };
+        match index.model(&self.pool) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::setting(
+                "--store",
+                format!("vectors of model {model}"),
+                format!(
+                    "those of a model that is served; add --model {model}, or index again with the model of --model"
+                ),
+            )),
+        }
     }
 
     /// Whether requests can be answered.

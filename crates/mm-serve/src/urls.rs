@@ -15,9 +15,10 @@ impl UrlAccess {
     /// Access to some domains; to none where the list is empty.
     pub(crate) fn new(domains: &[String]) -> Result<Self, Error> {
         let parse = |domain: &String| {
-            domain
-                .parse::<AllowedDomain>()
-                .map_err(|e| Error::setting("--fetch-from", format!("{domain:?}"), e.to_string()))
+            let expected = "a domain name like example.org, or *.example.org for its subdomains";
+            domain.parse::<AllowedDomain>().map_err(|error| {
+                Error::setting("--fetch-from", format!("{domain:?}, which {}", error.reason()), expected)
+            })
         };
         let allowed = domains.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         Ok(Self(Arc::new(Fetcher::new(allowed, FetchLimits::default()))))

@@ -90,7 +90,13 @@ impl Arguments {
             requests_per_minute: None,
         }));
         if config.models.is_empty() && config.store.is_none() {
-            usage!("nothing to serve; give --model, --store or --config");
+            match &self.config {
+                Some(file) => usage!(
+                    "{}: found neither [[model]] nor store, expected one of them, or --model or --store",
+                    file.display()
+                ),
+                None => usage!("nothing to serve; give --model, --store or --config"),
+            }
         }
         if !config.address.is_loopback() && config.keys.is_empty() {
             output::warning(format!(

@@ -20,6 +20,13 @@ pub struct DomainError {
     reason: &'static str,
 }
 
+impl DomainError {
+    /// What is wrong with the text: the end of a sentence about it.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
 impl AllowedDomain {
     /// Whether a host is allowed by this domain. The host is lower-case, in ASCII, without a dot at its end.
     pub(super) fn matches(&self, host: &str) -> bool {
