@@ -49,7 +49,9 @@ fn vectors_are_those_of_mm_embed_in_every_shape_of_the_request() {
     assert_close(&short, &text[..4].iter().map(|v| v / norm).collect::<Vec<_>>());
     let models = server.get("/v1/models").json();
     assert_eq!(models["data"][0]["capabilities"], json!(["embed", "zero_shot"]));
-    let body = json!({"image": [picture], "candidates": ["dog", "fox"]});
+    assert_eq!(server.get("/v1/models/clip").json(), models["data"][0]);
+    server.get("/v1/models/clop").refused(404, "`clip`");
+    let body = json!({"image": picture, "candidates": ["dog", "fox"]});
     let classes = server.post("/classify", &body).json();
     let total: f64 =
         classes["data"][0]["results"].as_array().unwrap().iter().map(|r| r["score"].as_f64().unwrap()).sum();
@@ -77,10 +79,20 @@ fn the_routes_of_text_embeddings_inference_answer_in_its_form() {
     assert!((similar[0] - 1.0).abs() < 1e-6 && similar[1] < similar[0]);
     assert_eq!(server.get("/info").json()["model_id"], "words");
     // Its errors have its own form.
-    let refused = server.post("/embed", &json!({"inputs": []}));
-    assert_eq!(refused.status, 422, "{}", refused.text);
-    let body: Value = serde_json::from_str(&refused.text).unwrap();
-    assert_eq!(body["error_type"], "Validation", "{body}");
+    for (route, body, status, wanted) in [
+        ("/embed", json!({"inputs": []}), 422, "no inputs"),
+        ("/embed", json!({"inputs": 3}), 422, "a text or a list of texts"),
+        ("/embed", json!({}), 422, "inputs"),
+        ("/embed", json!({"inputs": "a", "prompt_name": "query"}), 422, "prompt_name"),
+        ("/embed", json!({"inputs": "a", "truncation_direction": "Left"}), 422, "truncation_direction"),
+        ("/embed_all", json!({"inputs": ""}), 422, "an empty text"),
+    ] {
+        let refused = server.post(route, &body);
+        assert_eq!(refused.status, status, "{body}: {}", refused.text);
+        let answer: Value = serde_json::from_str(&refused.text).unwrap();
+        assert_eq!(answer["error_type"], "Validation", "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(wanted), "{answer}");
+    }
 }
 
 #[test]

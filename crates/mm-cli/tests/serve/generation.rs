@@ -66,6 +66,13 @@ fn a_conversation_is_continued_at_once_or_in_parts() {
     let parts = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
     assert_eq!(parts.collect::<String>(), message);
     assert!(chunks.last().unwrap()["choices"][0]["finish_reason"].is_string());
+    let asked = json!({"temperature": 0, "stream": true, "stream_options": {"include_usage": true}});
+    let streamed = server.post("/v1/chat/completions", &body(asked)).text;
+    let events: Vec<&str> = streamed.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    let last: Value = serde_json::from_str(events[events.len() - 2]).unwrap();
+    assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &whole["usage"]));
+    let unseeded = || server.post("/v1/chat/completions", &body(json!({"temperature": 2.0}))).json()["choices"].clone();
+    assert!((0..8).any(|_| unseeded() != unseeded()));
     let sampled = |seed: u64| {
         let body = body(json!({"temperature": 1.0, "seed": seed, "n": 2}));
         server.post("/v1/chat/completions", &body).json()["choices"].clone()
@@ -82,7 +89,11 @@ fn a_conversation_is_continued_at_once_or_in_parts() {
     refused(json!({"messages": [{"role": "robot", "content": "a"}]}), 400, "messages[0].role");
     refused(json!({"tools": [{}]}), 400, "tools");
     refused(json!({"messages": 3}), 400, "messages");
-    refused(json!({"messages": [{"role": "user", "content": "the quick ".repeat(3000)}]}), 400, "positions");
+    refused(json!({"presence_penalty": 0.5}), 400, "presence_penalty");
+    let long = json!([{"role": "user", "content": "the quick ".repeat(3000)}]);
+    refused(json!({"messages": long}), 400, "positions");
+    refused(json!({"messages": long, "stream": true}), 400, "positions");
+    refused(json!({"messages": long, "max_tokens": null}), 400, "positions");
 }
 
 /// Number of batches of texts or vectors, and of their rows.
@@ -193,8 +204,12 @@ fn speech_is_transcribed_in_every_format() {
     assert_eq!(post(&[("response_format", "text")], &file).text.trim(), expected);
     let verbose = post(&[("response_format", "verbose_json")], &file).json();
     assert!(verbose["segments"].is_array(), "{verbose}");
+    let seconds = mm_data::decode::decode_audio_bytes(&file, None).unwrap().seconds();
+    assert!((verbose["duration"].as_f64().unwrap() - seconds).abs() < 1e-6, "{verbose}");
     assert!(post(&[("response_format", "vtt")], &file).text.starts_with("WEBVTT"));
     post(&[("response_format", "xml")], &file).refused(400, "response_format");
+    post(&[("prompt", "names")], &file).refused(400, "prompt");
+    post(&[("timestamp_granularities[]", "word")], &file).refused(400, "timestamp_granularities[]");
     post(&[], b"").refused(400, "file: found no bytes");
     post(&[], b"not audio").refused(400, "file");
     let empty = {

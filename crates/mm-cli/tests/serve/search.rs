@@ -46,6 +46,7 @@ fn a_store_is_searched_by_image_text_words_filter_and_row() {
     search(json!({"text": "a", "filter": "splt = 1"})).refused(400, "split");
     search(json!({"text": "a", "image": picture})).refused(400, "several queries");
     search(json!({})).refused(400, "no query");
+    search(json!({"text": "a", "limit": 3})).refused(400, "limit");
     search(json!({"text": "a", "k": 0})).refused(400, "k: found 0");
     search(json!({"like": "none"})).refused(404, "no row \"none\"");
     search(json!({"text": "a", "vectors": ["imag"]})).refused(400, "image");
@@ -78,6 +79,21 @@ fn rows_are_written_and_deleted_where_the_server_allows_it() {
     let secret = folder.join("1.png");
     let row = json!({"id": "leak", "payload": {"image": secret}});
     server.post("/upsert", &json!({"rows": [row]})).refused(400, "no path of a file");
+    // A request of which a row would be lost writes none.
+    for (row, wanted) in [
+        (json!({"id": "lost"}), "rows[1]: found no value"),
+        (json!({"id": "lost", "text": "a", "txt": "b"}), "txt"),
+        (json!({"id": "lost", "text": "a", "audio": "aGk="}), "rows[1].audio"),
+        (json!({"id": "lost", "image": "bm90IGFuIGltYWdl"}), "rows[1].image"),
+        (json!({"id": "kept", "text": "a"}), "rows[1].id"),
+    ] {
+        server.post("/upsert", &json!({"rows": [{"id": "kept", "text": "b"}, row]})).refused(400, wanted);
+    }
+    // A page of another site, and another name of this machine.
+    let body = json!({"ids": ["4"]}).to_string();
+    for header in [("origin", "https://example.com"), ("sec-fetch-site", "cross-site"), ("host", "example.com")] {
+        server.post_bytes("/delete", "application/json", body.as_bytes(), &[header]).refused(403, "");
+    }
     assert_eq!(server.post("/delete", &json!({"ids": ["new", "none"]})).json()["rows"], 1);
     drop(server);
     // What was acknowledged is on disk.
