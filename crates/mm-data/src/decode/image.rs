@@ -58,7 +58,10 @@ pub fn decode_image(path: &Path, limits: &ImageLimits) -> Result<RgbImage> {
 pub fn decode_image_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, String> {
     let mut notes = Vec::new();
     let image = decode_noting(bytes, limits, &mut notes)?;
-    notes.iter().for_each(|note| tracing::warn!("an svg in memory: {note}"));
+    // Notes repeat links and texts of the drawing, which may be a client's.
+    if !notes.is_empty() {
+        tracing::warn!("an svg in memory: links to other files, large images or texts without a font are left out");
+    }
     Ok(image)
 }
 
