@@ -82,10 +82,16 @@ impl Error {
 
 /// Characters of a client's value that a message repeats.
 const MAX_FOUND: usize = 80;
+/// Characters of a message, which may be that of a library.
+const MAX_MESSAGE: usize = 1000;
 
 /// The beginning of a client's value, for messages.
 pub(crate) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MAX_FOUND) {
+    cut(text, MAX_FOUND)
+}
+
+fn cut(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -172,7 +178,7 @@ pub(crate) struct ApiError {
 impl ApiError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         let retry_after = matches!(kind, Kind::Busy | Kind::Unavailable).then_some(1);
-        Self { kind, message: message.into(), param: None, code: None, retry_after }
+        Self { kind, message: cut(&message.into(), MAX_MESSAGE), param: None, code: None, retry_after }
     }
 
     /// A field of the request is wrong.
@@ -266,10 +272,10 @@ impl IntoResponse for TeiError {
 /// A message in which files of the server have their last name alone.
 fn without_folders(message: &str) -> String {
     let plain = |word: &str| {
-        let start = word.find(|c: char| c == '/' || c.is_alphanumeric()).unwrap_or(0);
-        let is_path = word[start..].starts_with('/') && word[start..].trim_end().matches('/').count() > 1;
-        let name = word[start..].rsplit('/').next().filter(|_| is_path);
-        name.map_or_else(|| word.to_owned(), |name| format!("{}{name}", &word[..start]))
+        let path = word.trim_start_matches(['`', '"', '\'', '(']);
+        let is_path = !path.contains("://") && (path.starts_with('/') || path.matches('/').count() > 1);
+        let name = path.rsplit('/').next().filter(|name| is_path && !name.trim().is_empty());
+        name.map_or_else(|| word.to_owned(), |name| format!("{}{name}", &word[..word.len() - path.len()]))
     };
     message.split_inclusive(char::is_whitespace).map(plain).collect()
 }
@@ -294,6 +300,7 @@ mod tests {
     fn messages_have_no_folders_of_the_server_and_no_long_values() {
         for (message, expected) in [
             ("/srv/models/clip: has no classifier", "clip: has no classifier"),
+            ("../models/clip: or \"models/a/clip\"", "clip: or \"clip\""),
             ("file `/srv/a/b.png` of 3 / 4", "file `b.png` of 3 / 4"),
             ("found image/png at https://example.org/a/b", "found image/png at https://example.org/a/b"),
         ] {

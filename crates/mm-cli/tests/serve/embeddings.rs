@@ -79,7 +79,11 @@ fn the_routes_of_text_embeddings_inference_answer_in_its_form() {
     assert!((similar[0] - 1.0).abs() < 1e-6 && similar[1] < similar[0]);
     assert_eq!(server.get("/info").json()["model_id"], "words");
     // Its errors have its own form.
+    let long = "a dog ".repeat(100);
+    assert!(server.post("/embed", &json!({"inputs": long})).json().is_array());
     for (route, body, status, wanted) in [
+        ("/embed", json!({"inputs": ["a", long], "truncate": false}), 413, "at most 32 tokens"),
+        ("/embed", json!({"inputs": "a", "truncate": 3}), 422, "truncate: invalid type"),
         ("/embed", json!({"inputs": []}), 422, "no inputs"),
         ("/embed", json!({"inputs": 3}), 422, "a text or a list of texts"),
         ("/embed", json!({}), 422, "inputs"),

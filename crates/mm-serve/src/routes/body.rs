@@ -11,7 +11,7 @@ use axum::{
     response::IntoResponse,
 };
 use serde::de::DeserializeOwned;
-use std::{future::Future, time::Duration};
+use std::{future::Future, marker::PhantomData, time::Duration};
 
 /// Number of scored answers or classes where a request does not say.
 pub(super) fn default_k() -> usize {
@@ -27,6 +27,20 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Body<T> {
     async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
         let bytes = in_time(state, Bytes::from_request(request, state)).await?.map_err(rejected)?;
         parse(&bytes).map(Self)
+    }
+}
+
+/// A body of JSON that holds the fields of `P` beside its own: errors name these fields, which those of flattened fields
+/// do not.
+pub(super) struct BodyWith<P, T>(pub(super) T, pub(super) PhantomData<P>);
+
+impl<P: DeserializeOwned, T: DeserializeOwned> FromRequest<Shared> for BodyWith<P, T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
+        let Body(value) = Body::<serde_json::Value>::from_request(request, state).await?;
+        serde_path_to_error::deserialize::<_, P>(&value).map_err(at_field)?;
+        Ok(Self(from_value(value)?, PhantomData))
     }
 }
 

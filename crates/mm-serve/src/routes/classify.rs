@@ -45,7 +45,7 @@ pub(crate) struct ClassifyRequest {
 
 /// A value, or a list of values.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a text or a list of texts")]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 enum OneOrMore {
     One(String),
     Several(Vec<String>),

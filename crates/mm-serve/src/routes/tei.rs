@@ -2,7 +2,7 @@
 
 use super::{
     predict::predictor,
-    tei_input::{TeiBody, TextOptions},
+    tei_input::{TeiBody, TextBody, TextOptions},
 };
 use crate::{
     embed::{check_count, embed as embed_inputs, normalize},
@@ -22,7 +22,7 @@ type TeiResult<T> = Result<Json<T>, TeiError>;
 
 /// One text or several.
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "a text or a list of texts")]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 pub(crate) enum Inputs {
     One(String),
     Several(Vec<String>),
@@ -82,7 +82,7 @@ async fn embed_texts(
 ))]
 pub(crate) async fn embed(
     State(state): State<Shared>,
-    TeiBody(request): TeiBody<EmbedRequest>,
+    TextBody(request): TextBody<EmbedRequest>,
 ) -> TeiResult<Vec<Vec<f32>>> {
     let found = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
     let texts = request.inputs.into_vec();
@@ -117,11 +117,12 @@ pub(crate) struct EmbedAllRequest {
 /// A vector for each token of each text.
 #[utoipa::path(post, path = "/embed_all", tag = "text-embeddings-inference", request_body = EmbedAllRequest, responses(
     (status = 200, description = "For each text the vectors of its tokens", body = Vec<Vec<Vec<f32>>>),
+    (status = 413, description = "More than the server takes"),
     (status = 422, description = "Not what the model takes")
 ))]
 pub(crate) async fn embed_all(
     State(state): State<Shared>,
-    TeiBody(request): TeiBody<EmbedAllRequest>,
+    TextBody(request): TextBody<EmbedAllRequest>,
 ) -> TeiResult<Vec<Vec<Vec<f32>>>> {
     let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
     let texts = request.inputs.into_vec();
@@ -172,11 +173,12 @@ pub(crate) struct Rank {
 /// Texts by the cosine of their vectors with the query's, best first.
 #[utoipa::path(post, path = "/rerank", tag = "text-embeddings-inference", request_body = RerankRequest, responses(
     (status = 200, description = "The texts, best first", body = Vec<Rank>),
+    (status = 413, description = "More than the server takes"),
     (status = 422, description = "Not what the model takes")
 ))]
 pub(crate) async fn rerank(
     State(state): State<Shared>,
-    TeiBody(request): TeiBody<RerankRequest>,
+    TextBody(request): TextBody<RerankRequest>,
 ) -> TeiResult<Vec<Rank>> {
     let RerankRequest { query, texts, return_text, options, model } = request;
     if texts.is_empty() {
@@ -210,6 +212,7 @@ struct SimilarityInputs {
 /// The cosine of a sentence and each of several others.
 #[utoipa::path(post, path = "/similarity", tag = "text-embeddings-inference", request_body = SimilarityRequest, responses(
     (status = 200, description = "One cosine for each sentence", body = Vec<f64>),
+    (status = 413, description = "More than the server takes"),
     (status = 422, description = "Not what the model takes")
 ))]
 pub(crate) async fn similarity(
@@ -253,7 +256,7 @@ pub(crate) struct PredictRequest {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "a text or a list of texts")]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 enum PredictInputs {
     One(String),
     Several(Vec<Inputs>),
@@ -277,6 +280,7 @@ pub(crate) enum PredictResponse {
 /// Classes of texts by a run of `mm fit` or `mm train`.
 #[utoipa::path(post, path = "/predict", tag = "text-embeddings-inference", request_body = PredictRequest, responses(
     (status = 200, description = "The classes of each text", body = PredictResponse),
+    (status = 413, description = "More than the server takes"),
     (status = 422, description = "Not what the model takes")
 ))]
 pub(crate) async fn predict(

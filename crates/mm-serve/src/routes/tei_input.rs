@@ -1,6 +1,6 @@
 //! Bodies of text-embeddings-inference's routes, and the options of their texts.
 
-use super::body::Body;
+use super::body::{Body, BodyWith};
 use crate::{
     engine::ModelInfo,
     error::{ApiError, TeiError, shortened},
@@ -24,6 +24,18 @@ impl<T: DeserializeOwned> FromRequest<Shared> for TeiBody<T> {
 
     async fn from_request(request: Request, state: &Shared) -> Result<Self, TeiError> {
         let Body(value) = Body::from_request(request, state).await?;
+        Ok(Self(value))
+    }
+}
+
+/// A body of JSON with options of its texts.
+pub(crate) struct TextBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Shared> for TextBody<T> {
+    type Rejection = TeiError;
+
+    async fn from_request(request: Request, state: &Shared) -> Result<Self, TeiError> {
+        let BodyWith(value, _) = BodyWith::<TextOptions, T>::from_request(request, state).await?;
         Ok(Self(value))
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     conversation::Conversation,
     engine::{Capability, LoadedModel, ModelHandle, Prompt, Room},
     error::ApiError,
-    routes::{body::Body, middleware::Permit},
+    routes::{body::BodyWith, middleware::Permit},
     state::Shared,
 };
 use axum::{
@@ -82,7 +82,7 @@ struct StreamOptions {
 pub(crate) async fn chat(
     State(state): State<Shared>,
     Extension(permit): Extension<Permit>,
-    Body(request): Body<ChatRequest>,
+    BodyWith(request, _): BodyWith<GenerationOptions, ChatRequest>,
 ) -> Result<Response, ApiError> {
     let (model, info) = state.pool.find(request.model.as_deref(), Capability::Chat)?;
     if request.tools.as_ref().is_some_and(|tools| tools.as_array().is_none_or(|list| !list.is_empty())) {

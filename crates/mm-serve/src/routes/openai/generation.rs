@@ -66,7 +66,7 @@ pub(crate) struct GenerationOptions {
 }
 
 #[derive(Deserialize, Clone)]
-#[serde(untagged, expecting = "a text or a list of texts")]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 enum Stop {
     One(String),
     Several(Vec<String>),

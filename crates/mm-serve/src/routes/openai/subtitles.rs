@@ -1,6 +1,6 @@
 //! Formats of a transcript, subtitles among them.
 
-use crate::error::ApiError;
+use crate::error::{ApiError, shortened};
 use mm_reason::pretrained::Segment;
 use std::{fmt::Write, str::FromStr};
 
@@ -31,7 +31,13 @@ impl FromStr for Format {
             "srt" => Self::Srt,
             "vtt" => Self::Vtt,
             "verbose_json" => Self::VerboseJson,
-            other => return Err(ApiError::invalid("response_format", other, "json, text, srt, vtt or verbose_json")),
+            other => {
+                return Err(ApiError::invalid(
+                    "response_format",
+                    shortened(other),
+                    "json, text, srt, vtt or verbose_json",
+                ));
+            }
         })
     }
 }

@@ -152,7 +152,8 @@ async fn read(mut multipart: Multipart) -> Result<Form, ApiError> {
             "response_format" => form.format = text.parse()?,
             "temperature" => {
                 let value: Option<f64> = text.parse().ok().filter(|value| (0.0..=2.0).contains(value));
-                form.temperature = Some(value.ok_or_else(|| ApiError::invalid("temperature", text, "0 to 2"))?);
+                form.temperature =
+                    Some(value.ok_or_else(|| ApiError::invalid("temperature", shortened(&text), "0 to 2"))?);
             }
             "stream" if text == "true" => return Err(ApiError::invalid("stream", "true", "false")),
             "prompt" if !text.is_empty() => return Err(ApiError::invalid("prompt", "a text", "none")),

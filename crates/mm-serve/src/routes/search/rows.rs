@@ -98,6 +98,8 @@ pub(crate) struct Changed {
 #[utoipa::path(post, path = "/upsert", tag = "search", request_body = UpsertRequest, responses(
     (status = 200, description = "The rows are kept", body = Changed),
     (status = 400, description = "A row that the store cannot take, or a server that does not change its store"),
+    (status = 404, description = "The server has no index, or not its model"),
+    (status = 413, description = "More than the server takes"),
     (status = 503, description = "Another program writes the store, or its database is away"),
     (status = 507, description = "The disk of the store is full")
 ))]
@@ -150,6 +152,8 @@ pub(crate) struct DeleteRequest {
 #[utoipa::path(post, path = "/delete", tag = "search", request_body = DeleteRequest, responses(
     (status = 200, description = "How many there were", body = Changed),
     (status = 400, description = "A server that does not change its store"),
+    (status = 404, description = "The server has no index"),
+    (status = 413, description = "More than the server takes"),
     (status = 503, description = "Another program writes the store, or its database is away"),
     (status = 507, description = "The disk of the store is full")
 ))]
