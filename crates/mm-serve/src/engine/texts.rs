@@ -13,6 +13,7 @@ use mm_reason::{
     pretrained::EncodedMedia,
 };
 use mm_tasks::captioning::Captioning;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use tokio::sync::oneshot::Sender;
 
 /// A request with its options.
@@ -28,6 +29,7 @@ impl Text {
     /// A request of a pipeline, whose prompt bounds the new tokens.
     fn read(
         pipeline: &Pipeline,
+        base: &GenerationConfig,
         (prompt, overrides): (Prompt, Overrides),
     ) -> Result<(Prompt, Option<EncodedMedia>, GenerationConfig), ApiError> {
         let media = encode(pipeline, &prompt)?;
@@ -35,22 +37,29 @@ impl Text {
             Prompt::Caption { .. } => None,
             Prompt::Chat(_) => Some(Room::of(pipeline, media.as_ref(), request(&prompt))?),
         };
-        let config = overrides(&pipeline.generation, room)?;
+        let config = overrides(base, room)?;
         Ok((prompt, media, config))
     }
+}
+
+/// A model's options with a new seed, which the requests of a batch share: each row draws numbers of its own from it.
+pub(crate) fn with_new_seed(options: GenerationConfig) -> GenerationConfig {
+    // Every hasher starts from random numbers of the system.
+    GenerationConfig { seed: RandomState::new().build_hasher().finish(), ..options }
 }
 
 /// Generates the texts of several requests; those with the same options are a batch.
 pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &str) {
     match model {
         LoadedModel::Generator(pipeline) => {
-            let texts = read(jobs, |input| Text::read(pipeline, input));
-            group(texts, name).into_iter().for_each(|texts| of_pipeline(pipeline, texts));
+            let base = with_new_seed(pipeline.generation.clone());
+            let texts = read(jobs, |input| Text::read(pipeline, &base, input));
+            group(texts, base.seed, name).into_iter().for_each(|texts| of_pipeline(pipeline, texts));
         }
         LoadedModel::Captioning(run) => {
-            let base = run.generation();
+            let base = with_new_seed(run.generation());
             let texts = read(jobs, |(prompt, overrides)| Ok((prompt, None, overrides(&base, None)?)));
-            group(texts, name).into_iter().for_each(|texts| of_run(run, texts));
+            group(texts, base.seed, name).into_iter().for_each(|texts| of_run(run, texts));
         }
         _ => {
             let error = ApiError::internal("a model that does not generate was asked for a text");
@@ -74,9 +83,11 @@ fn read(
     texts
 }
 
-/// The requests by their options, in their order.
-fn group(texts: Vec<Text>, name: &str) -> Vec<Vec<Text>> {
-    group_by(texts, name, |one, other| one.config == other.config)
+/// The requests by their options, in their order. What is sampled with a seed of its own is alone: the rows of a batch draw
+/// in turn, and the text would depend on the others.
+fn group(texts: Vec<Text>, shared_seed: u64, name: &str) -> Vec<Vec<Text>> {
+    let may_share = |text: &Text| !text.config.do_sample || text.config.seed == shared_seed;
+    group_by(texts, name, |one, other| one.config == other.config && may_share(one))
 }
 
 /// Requests by their options, in their order.

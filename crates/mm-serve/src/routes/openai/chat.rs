@@ -3,7 +3,7 @@
 use super::generation::GenerationOptions;
 use crate::{
     conversation::Conversation,
-    engine::{Capability, LoadedModel, ModelHandle, Prompt, Room},
+    engine::{Capability, LoadedModel, ModelHandle, Prompt, Room, with_new_seed},
     error::ApiError,
     routes::{body::BodyWith, middleware::Permit},
     state::Shared,
@@ -224,7 +224,8 @@ impl<'a> Checked<'a> {
         let media = pipeline.encode_conversation(&conversation.media)?;
         let request = Request::Chat(&conversation.messages);
         let room = Room::of(pipeline, media.as_ref(), request)?;
-        Ok(Self { config: config(&pipeline.generation, room)?, pipeline, media, request })
+        let config = config(&with_new_seed(pipeline.generation.clone()), room)?;
+        Ok(Self { pipeline, media, request, config })
     }
 
     /// One answer; `on_text` receives its parts as they come. It ends early once `interrupt` is set. Parts before a
