@@ -21,7 +21,7 @@ fn invalid_manifests_are_refused() {
     );
     inspect("bytes.jsonl", b"{\"text\":\"caf\xe9 au lait\"}\n", &["not valid UTF-8", "data.encoding"]);
     inspect("broken.jsonl", b"{\"text\":\n", &["row 1", "not a JSON object"]);
-    inspect("what.txt", b"x", &["expected .jsonl, .json, .csv, .tsv, .parquet or .tar"]);
+    inspect("what.txt", b"x", &["expected .jsonl, .json, .csv, .tsv, .parquet, .arrow or .tar"]);
     inspect("cut.parquet", b"PAR1xxxx", &["cut.parquet", "Parquet"]);
     refused(&["inspect", "nowhere.jsonl"], workspace.path(), &["nowhere.jsonl", "cannot be read"]);
     refused(

@@ -135,6 +135,16 @@ pub fn local_copy(path: &Path) -> Result<PathBuf> {
     copy.map_err(|reason| Error::file(path, reason))
 }
 
+/// Opens a file to be read, wherever it lies. The copy of a URL may be removed for others from then on.
+///
+/// # Errors
+/// When it cannot be read, or there is no copy.
+pub fn open_file(path: &Path) -> Result<File> {
+    let opened = File::open(local_copy(path)?).map_err(|e| Error::file(path, e));
+    unpin_copy(path);
+    opened
+}
+
 /// The size of a file in bytes, wherever it lies.
 ///
 /// # Errors

@@ -69,6 +69,13 @@ fn shards_that_exceed_the_cache_are_read_in_parts() {
     let counts = || [&server.requests.downloads, &server.requests.parts].map(|count| count.load(Ordering::SeqCst));
     let [downloads, parts] = counts();
     assert!(downloads >= 6 && parts > 0, "{downloads} downloads, {parts} parts");
+    let embed = |data: &str, out: &str| {
+        let arguments = ["embed", "--model", "eyes", "--data", data, "--modality", "image", "--out", out];
+        ok(&server.mm_with(&arguments, folder, &limits));
+        std::fs::read(folder.join(out)).unwrap()
+    };
+    let vectors = embed("store/d-{000000..000005}.tar", "local.npy");
+    assert!(embed("s3://bucket/d-{000000..000005}.tar", "remote.npy") == vectors);
     let folders = std::fs::read_dir(folder.join("cache/mm/storage")).unwrap().flatten();
     let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).unwrap().flatten());
     let copies = files.filter(|file| file.file_name().to_string_lossy().starts_with("of-")).count();

@@ -35,7 +35,8 @@ pub(super) struct CopyInfo {
 /// A copy that this process was given.
 struct Given {
     at: Instant,
-    /// The file, with a shared lock that tells other processes; `None` where its file system knows no locks.
+    /// The copy's folder, with a shared lock that tells other processes; `None` where its file system knows no locks.
+    /// (The copy itself may be replaced by a newer one.)
     _pin: Option<File>,
 }
 
@@ -164,7 +165,8 @@ impl Copies {
     /// Says that a copy is given: by a lock on it, and in its time of use, which decides which copies go first.
     fn mark(&self, copy: PathBuf) -> PathBuf {
         let _ = File::options().append(true).open(&copy).and_then(|file| file.set_modified(SystemTime::now()));
-        let pin = File::open(&copy).ok().filter(|file| file.lock_shared().is_ok());
+        let folder = copy.parent().and_then(|folder| File::open(folder).ok());
+        let pin = folder.filter(|folder| folder.lock_shared().is_ok());
         let mut in_use = self.in_use();
         in_use.insert(copy.clone(), Given { at: Instant::now(), _pin: pin });
         if in_use.len() > MAX_IN_USE {
@@ -181,7 +183,8 @@ impl Copies {
 
 /// Whether a process was given a copy and has not opened it yet, as far as is known.
 fn is_pinned(copy: &Path) -> bool {
-    File::open(copy).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    let folder = copy.parent().and_then(|folder| File::open(folder).ok());
+    folder.is_some_and(|folder| matches!(folder.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// Deletes a copy and what is known of it.
@@ -264,7 +267,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let read = || {
             let copies = Copies::new(folder.path().join("storage"));
-            for _ in 0..200 {
+            for _ in 0..500 {
                 let copy = copies.give(URL, &info()).unwrap_or_else(|| put(&copies));
                 assert_eq!(fs::read(copy).unwrap(), b"bytes");
                 copies.release(URL);

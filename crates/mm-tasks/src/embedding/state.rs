@@ -41,8 +41,7 @@ pub(super) fn provenance(
 ) -> Result<Provenance> {
     let mut table = blake3::Hasher::new();
     for path in mm_data::existing_files(&manifest.path)? {
-        let file = File::open(mm_data::local_copy(&path)?).map_err(io_error(&path))?;
-        table.update_reader(file).map_err(io_error(&path))?;
+        table.update_reader(mm_data::open_file(&path)?).map_err(io_error(&path))?;
     }
     let columns = &manifest.columns.modalities;
     let modalities: BTreeMap<&str, _> = modalities.iter().map(|m| (m.name(), columns.get(m.name()))).collect();

@@ -1,5 +1,6 @@
 //! Several files of one table, named by a pattern with braces as shells and `WebDataset` expand it.
 
+use super::folder;
 use crate::{Error, Result, fetch::is_remote};
 use std::path::{Path, PathBuf};
 
@@ -55,11 +56,15 @@ fn alternatives(path: &Path, inside: &str) -> Result<Vec<String>> {
     Ok((from..=to).map(|n| format!("{n:0width$}")).collect())
 }
 
-/// The files of a pattern, all of which exist where they are on this machine.
+/// The files of a pattern, all of which exist where they are on this machine; those of a data set in a folder
+/// ([`Table::read`](crate::Table::read)).
 ///
 /// # Errors
-/// Those of [`expand_braces`]; names the files that are missing.
+/// Those of [`expand_braces`]; names the files that are missing; when a folder holds no data set.
 pub fn existing_files(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_dir() {
+        return Ok(folder::files(path)?.into_iter().map(|file| file.path).collect());
+    }
     let files = expand_braces(path)?;
     // Whether a remote file exists is seen when it is read.
     if files.len() > 1 && !is_remote(path) {
