@@ -40,9 +40,14 @@ impl Vectors {
     }
 
     fn next(&mut self) -> Vec<f32> {
+        self.next_of_kind().1
+    }
+
+    /// A vector and the number of its center.
+    fn next_of_kind(&mut self) -> (usize, Vec<f32>) {
         let index = (self.random.uniform_range(0.0, CENTERS as f64) as usize).min(CENTERS - 1);
         let noise = normal(&mut self.random, self.centers[index].len());
-        self.centers[index].iter().zip(noise).map(|(center, noise)| center + noise).collect()
+        (index, self.centers[index].iter().zip(noise).map(|(center, noise)| center + noise).collect())
     }
 }
 
@@ -135,7 +140,9 @@ fn measure(folder: &Path, rows: usize, dim: usize, quantization: Quantization) -
     let graph = SearchSettings { exact_below: 0, ..SearchSettings::default() };
     let exact = SqliteStore::open(folder)?.with_settings(SearchSettings { exact_below: usize::MAX, ..graph });
     let store = store.with_settings(graph);
-    for filter in [None, Some("part < 0.001"), Some("part < 0.01"), Some("part < 0.1"), Some("part < 0.5")] {
+    // Rows of any vectors, and those around a tenth of the centers, from which most queries are far.
+    let filters = ["part < 0.001", "part < 0.01", "part < 0.1", "part < 0.5", "kind < 100"];
+    for filter in std::iter::once(None).chain(filters.into_iter().map(Some)) {
         let filter = filter.map(|text| (text, Filter::parse(text)));
         let name = filter.as_ref().map_or("no filter", |(text, _)| text);
         let filter = filter.as_ref().map(|(_, filter)| filter.clone()).transpose()?;
@@ -159,14 +166,18 @@ fn fill(store: &SqliteStore, rows: usize, dim: usize) -> Outcome<f64> {
     let mut vectors = Vectors::new(dim, 2);
     let mut seconds = 0.0;
     for start in (0..rows).step_by(BATCH) {
-        let row = |n: usize| {
+        let mut row = |n: usize| {
             let text = format!("{} {}", WORDS[n % WORDS.len()], WORDS[n / 7 % WORDS.len()]);
             // Spread over the rows, and in order of size.
             let part = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
-            Row::new(format!("{n}")).with_field("part", part).with_text(text)
+            let (kind, vector) = vectors.next_of_kind();
+            Row::new(format!("{n}"))
+                .with_field("part", part)
+                .with_field("kind", kind)
+                .with_text(text)
+                .with_vector("v", vector)
         };
-        let batch: Vec<Row> =
-            (start..(start + BATCH).min(rows)).map(|n| row(n).with_vector("v", vectors.next())).collect();
+        let batch: Vec<Row> = (start..(start + BATCH).min(rows)).map(&mut row).collect();
         let started = Instant::now();
         store.upsert(&batch)?;
         seconds += started.elapsed().as_secs_f64();

@@ -5,7 +5,7 @@ use crate::{CheckProblem, CheckReport};
 /// Problems of one kind that are listed.
 const MAX_LISTED: usize = 20;
 
-pub(crate) const RESTORE: &str = "restore a copy of the store, or write the row again";
+pub(crate) const RESTORE: &str = "restore a copy of the store, or delete the row (`mm index delete --id`) and write it again (`mm index build`, `add` or `import`)";
 
 impl CheckReport {
     pub(crate) fn add(&mut self, what: impl Into<String>, reason: impl Into<String>, repairable: bool) {

@@ -63,12 +63,12 @@ pub enum Error {
     Filter(#[from] FilterError),
     /// The vectors of the store are of another model.
     #[error(
-        "vector `{vector}`: found a query of the model {found}, expected {expected}, whose vectors the store holds"
+        "vector `{vector}` of the store: found the model {found}, expected {expected}, which made its vectors; give that model, with the --dtype and --transparency of then, or build another store"
     )]
     Model {
         /// The named vector.
         vector: String,
-        /// The model of the query.
+        /// The model that was given.
         found: String,
         /// The model of the store.
         expected: String,

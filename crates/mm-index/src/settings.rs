@@ -49,6 +49,13 @@ impl SearchSettings {
         self.expansion_search.unwrap_or((DEFAULT_CANDIDATES as f64 * growth) as usize)
     }
 
+    /// Selected rows that are kept while a graph of so many rows is searched for `selected` ones of them. Fewer do: the
+    /// walk passes rows that are not selected too, several for each that is.
+    pub(crate) fn filtered_candidates(&self, rows: usize, selected: usize) -> usize {
+        let fraction = (selected as f64 / rows.max(1) as f64).min(1.0);
+        (self.candidates(rows) as f64 * fraction.cbrt()).ceil() as usize
+    }
+
     /// Whether a graph of `rows` rows finds `k` of them faster than comparing all of them, without a filter.
     pub(crate) fn suits_graph(&self, rows: usize, k: usize) -> bool {
         rows >= self.exact_below && k as f64 <= self.exact_k_fraction * rows as f64
@@ -73,5 +80,7 @@ mod tests {
             [128, 128, 128, 404, 1280]
         );
         assert_eq!(SearchSettings { expansion_search: Some(64), ..settings }.candidates(1_000_000), 64);
+        let filtered = |selected| settings.filtered_candidates(1_000_000, selected);
+        assert_eq!([1_000_000, 125_000, 1000].map(filtered), [404, 202, 41]);
     }
 }

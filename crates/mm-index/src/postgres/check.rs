@@ -2,7 +2,7 @@
 
 use super::{
     NamedVector, PostgresStore,
-    check_rows::{PAGE, Rows, check_rows},
+    check_rows::{PAGE, Rows, check_rows, names_of_rows},
     failure::Failure,
     parameters::limit,
     read::{PARTS, group_parts},
@@ -80,12 +80,13 @@ fn check_vectors(
         for (number, values) in page {
             match values {
                 Ok(_) => {}
-                Err(Failure::Damaged(_)) => damaged.push(number.to_string()),
+                Err(Failure::Damaged(_)) => damaged.push(number),
                 Err(other) => return Err(other),
             }
         }
     }
-    let what = format!("vector `{}` of row number", vector.name);
+    let what = format!("vector `{}` of row", vector.name);
+    let damaged = names_of_rows(transaction, &damaged)?;
     report.list(&what, &damaged, &format!("its checksum is wrong; {RESTORE}"));
     if found != expected {
         let reason = format!("found {found} rows, expected {expected}; restore a copy of the store");

@@ -37,7 +37,7 @@ pub(super) fn check_rows(
         for (number, row) in page {
             match row {
                 Ok(row) => intact.push((number, row)),
-                Err(Failure::Damaged(_)) => damaged.push(number.to_string()),
+                Err(Failure::Damaged(_)) => damaged.push(number),
                 Err(other) => return Err(other),
             }
         }
@@ -50,10 +50,21 @@ pub(super) fn check_rows(
         }
         check_words(transaction, &intact, &row_numbers, &mut rows, &mut wordless)?;
     }
-    report.list("row number", &damaged, &format!("its checksum is wrong; {RESTORE}"));
-    report.list("row", &incomplete, "filters do not see its fields as they are; write the row again");
-    report.list("row", &wordless, "searches do not see its words as they are; write the row again");
+    let damaged = names_of_rows(transaction, &damaged)?;
+    report.list("row", &damaged, &format!("its checksum is wrong; {RESTORE}"));
+    report.list("row", &incomplete, "filters do not see its fields as they are; delete the row and write it again");
+    report.list("row", &wordless, "searches do not see its words as they are; delete the row and write it again");
     Ok(rows)
+}
+
+/// Damaged rows as a person finds them: by their ids, which may be damaged themselves, else by their numbers.
+pub(super) fn names_of_rows(transaction: &mut Transaction<'_>, row_numbers: &[i64]) -> Result<Vec<String>, Failure> {
+    let sql = "SELECT number, id FROM mm_rows WHERE number = ANY($1)";
+    let rows = transaction.query(sql, &[&row_numbers])?;
+    let ids: HashMap<i64, String> =
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, Failure>>()?;
+    let name = |number: &i64| ids.get(number).cloned().unwrap_or_else(|| format!("number {number}"));
+    Ok(row_numbers.iter().map(name).collect())
 }
 
 /// The values and positions that the tables of fields have of rows.

@@ -59,6 +59,9 @@ fn reason(error: &postgres::Error, address: &Address, action: &str) -> String {
                 accepted; see `sslmode` and `sslrootcert` in the address"
             );
         }
+        if error.to_string().contains("password missing") {
+            return format!("{action}: the server asks for a password; give it in PGPASSWORD, or in the address");
+        }
         return format!(
             "{action}: the server cannot be reached, or closed the connection; is it running, and are host and port right?"
         );

@@ -5,7 +5,7 @@ use super::{
     failure::Failure,
     graph::hash_file,
     graph_record::graph_record,
-    read::{read_blob, row_data},
+    read::{id_of_number, read_blob, row_data},
     stats::count,
     tail::read_after,
 };
@@ -94,13 +94,18 @@ fn check_rows(connection: &Connection, report: &mut CheckReport, on_progress: On
             Ok(Some(row)) if has_fields(connection, number, &row.payload)? => {}
             Ok(Some(row)) => incomplete.push(row.id),
             Ok(None) => {}
-            Err(Failure::Damaged(_)) => damaged.push(number.to_string()),
+            Err(Failure::Damaged(_)) => damaged.push(name_of_row(connection, number)),
             Err(other) => return Err(other),
         }
     }
-    report.list("row number", &damaged, &format!("its checksum is wrong; {RESTORE}"));
-    report.list("row", &incomplete, "filters do not see all of its fields; write the row again");
+    report.list("row", &damaged, &format!("its checksum is wrong; {RESTORE}"));
+    report.list("row", &incomplete, "filters do not see all of its fields; delete the row and write it again");
     Ok(())
+}
+
+/// A damaged row as a person finds it: by its id, which may be damaged itself, else by its number.
+fn name_of_row(connection: &Connection, number: i64) -> String {
+    id_of_number(connection, number).unwrap_or_else(|_| format!("number {number}"))
 }
 
 /// Whether filters see all values of a payload.
@@ -141,12 +146,12 @@ fn check_vectors(
         values.clear();
         match read_blob(vector, number, blob, &mut values) {
             Ok(()) => {}
-            Err(Failure::Damaged(_)) => damaged.push(number.to_string()),
+            Err(Failure::Damaged(_)) => damaged.push(name_of_row(connection, number)),
             Err(other) => return Err(other),
         }
         Ok(true)
     })?;
-    let what = format!("vector `{}` of row number", vector.name);
+    let what = format!("vector `{}` of row", vector.name);
     report.list(&what, &damaged, &format!("its checksum is wrong; {RESTORE}"));
     if found != expected {
         let reason = format!("found {found} rows, expected {expected}; restore a copy of the store");

@@ -51,6 +51,13 @@ impl Failure {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Error::Damaged { path: database.to_owned(), what: error.to_string() }
             }
+            Some(ErrorCode::ReadOnly) => {
+                let reason = format!(
+                    "{action} failed: this process may not write here; expected write permission for \
+                    the folder of the store and its files"
+                );
+                Error::file(database, reason)
+            }
             Some(ErrorCode::DiskFull) => Error::DiskFull { path: database.to_owned() },
             _ if is_conversion => Error::Damaged { path: database.to_owned(), what: error.to_string() },
             _ => Error::Sqlite { path: database.to_owned(), action, source: error },

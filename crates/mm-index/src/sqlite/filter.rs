@@ -16,52 +16,13 @@ type RowSet = FixedBitSet;
 /// The rows that a filter selects.
 pub(super) type Selection = Arc<RowSet>;
 
-/// The number of filters whose rows a connection remembers.
-const MAX_FILTERS: usize = 8;
-/// Bytes of the rows that it remembers.
-const MAX_BYTES: usize = 16 << 20;
-
-/// What the latest filters of a connection selected, as long as no other connection writes.
-#[derive(Default)]
-pub(super) struct Selections {
-    /// State of the database that they were read from, as this connection numbers them.
-    version: Option<i64>,
-    /// The latest is last.
-    latest: Vec<(Filter, Selection)>,
-}
-
-impl Selections {
-    /// The rows that a filter selects, by a connection that never writes.
-    pub(super) fn select(&mut self, connection: &Connection, filter: &Filter) -> Result<Selection, Failure> {
-        // Within a transaction: the state that it reads.
-        let version = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        if self.version != Some(version) {
-            self.latest.clear();
-            self.version = Some(version);
-        }
-        if let Some(place) = self.latest.iter().position(|(known, _)| known == filter) {
-            let known = self.latest.remove(place);
-            let selection = Arc::clone(&known.1);
-            self.latest.push(known);
-            return Ok(selection);
-        }
-        let selection = select(connection, filter)?;
-        let bytes = |selection: &Selection| size_of_val(selection.as_slice());
-        self.latest.push((filter.clone(), Arc::clone(&selection)));
-        while self.latest.len() > MAX_FILTERS || self.latest.iter().map(|(_, s)| bytes(s)).sum::<usize>() > MAX_BYTES {
-            self.latest.remove(0);
-        }
-        Ok(selection)
-    }
-}
-
 /// Whether a row is selected; rows that were written after the selection was made are not.
 pub(super) fn is_selected(selection: &Selection, number: i64) -> bool {
     usize::try_from(number).is_ok_and(|number| selection.contains(number))
 }
 
 /// The rows that a filter selects.
-fn select(connection: &Connection, filter: &Filter) -> Result<Selection, Failure> {
+pub(super) fn select(connection: &Connection, filter: &Filter) -> Result<Selection, Failure> {
     let sql = "SELECT coalesce(max(number), 0) FROM row_data";
     let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let size = usize::try_from(last).unwrap_or(0) + 1;

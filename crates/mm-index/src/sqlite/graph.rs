@@ -8,8 +8,9 @@ use crate::{
     Quantization, SearchSettings,
     config::{Distance, VectorConfig},
 };
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt as _};
 use std::{
+    cell::Cell,
     fs::File,
     path::Path,
     sync::{Condvar, Mutex, PoisonError},
@@ -21,6 +22,9 @@ pub(super) type GraphResult<T> = Result<T, String>;
 
 /// Searches of one graph at the same time; further ones wait. usearch refuses more than it has reserved.
 const SEARCHES: usize = 64;
+
+/// Candidates that usearch keeps at least: as many as a search wants, which is how each search sets their number.
+const LEAST_EXPANSION: usize = 1;
 
 /// Largest value of an 8-bit vector.
 const I8_MAX: f32 = 127.0;
@@ -50,7 +54,7 @@ impl Graph {
             },
             connectivity: settings.connectivity,
             expansion_add: settings.expansion_add,
-            expansion_search: settings.candidates(0),
+            expansion_search: LEAST_EXPANSION,
             multi: false,
         };
         let index = Index::new(&options).map_err(|e| e.to_string())?;
@@ -66,7 +70,7 @@ impl Graph {
     pub(super) fn load(&self, path: &Path, settings: &SearchSettings) -> GraphResult<()> {
         self.index.load(utf8(path)?).map_err(|e| e.to_string())?;
         self.index.change_expansion_add(settings.expansion_add);
-        self.index.change_expansion_search(settings.candidates(self.index.size()));
+        self.index.change_expansion_search(LEAST_EXPANSION);
         self.reserve(self.index.size(), SEARCHES)
     }
 
@@ -97,13 +101,21 @@ impl Graph {
         values.map(|v| (v / self.scale).round().clamp(-I8_MAX, I8_MAX) as i8).collect()
     }
 
-    /// About the `count` nearest rows to a prepared vector, nearest first.
-    pub(super) fn search(&self, query: &[f32], count: usize, selection: Option<&Selection>) -> GraphResult<Vec<i64>> {
+    /// About the `count` nearest rows to a prepared vector, nearest first: as many are kept while the graph is walked. None
+    /// where selected rows are rarer near the vector than elsewhere: the walk would end at the first of them that it
+    /// meets far away, which need not be the nearest.
+    pub(super) fn search(
+        &self,
+        query: &[f32],
+        count: usize,
+        selection: Option<&Selection>,
+    ) -> GraphResult<Option<Vec<i64>>> {
         let _permit = self.permits.take();
         // Beyond the range of 16-bit floats distances would be infinite.
         let limit = f16::MAX.to_f32();
         let query: &[f32] = &query.iter().map(|v| v.clamp(-limit, limit)).collect::<Vec<_>>();
-        let wanted = |key: u64| selection.is_none_or(|s| is_selected(s, key.cast_signed()));
+        let sampled = Sampled::new(selection.map_or(1.0, |s| s.count_ones(..) as f64 / self.len().max(1) as f64));
+        let wanted = |key: u64| selection.is_none_or(|s| sampled.take(is_selected(s, key.cast_signed())));
         let found = match (self.quantization, selection) {
             (Quantization::F16, None) => self.index.search(query, count),
             (Quantization::F16, Some(_)) => self.index.filtered_search(query, count, wanted),
@@ -112,22 +124,18 @@ impl Graph {
                 self.index.filtered_search(&self.quantize(query.iter().copied()), count, wanted)
             }
         };
-        Ok(found.map_err(|e| e.to_string())?.keys.into_iter().map(u64::cast_signed).collect())
+        let keys = found.map_err(|e| e.to_string())?.keys;
+        Ok((!sampled.is_rare()).then(|| keys.into_iter().map(u64::cast_signed).collect()))
     }
 
-    /// Appends the stored vector of a row, where the graph holds it as it is stored; false otherwise. `bits` is memory to
-    /// work in.
-    pub(super) fn vector(&self, number: i64, bits: &mut Vec<i16>, values: &mut Vec<f16>) -> bool {
+    /// Replaces `values` by the stored vector of a row, where the graph holds it as it is stored; false otherwise.
+    pub(super) fn vector(&self, number: i64, values: &mut Vec<f16>) -> bool {
         if self.quantization != Quantization::F16 {
             return false;
         }
-        bits.resize(self.index.dimensions(), 0);
-        let found = self.index.get(number.cast_unsigned(), UsearchHalf::from_mut_i16s(bits));
-        if !matches!(found, Ok(1)) {
-            return false;
-        }
-        values.extend(bits.iter().map(|b| f16::from_bits(b.cast_unsigned())));
-        true
+        values.resize(self.index.dimensions(), f16::ZERO);
+        let bits: &mut [i16] = bytemuck::cast_slice_mut(values.reinterpret_cast_mut());
+        matches!(self.index.get(number.cast_unsigned(), UsearchHalf::from_mut_i16s(bits)), Ok(1))
     }
 }
 
@@ -148,6 +156,47 @@ pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
 
 fn utf8(path: &Path) -> GraphResult<&str> {
     path.to_str().ok_or_else(|| format!("{}: expected a path in UTF-8, which usearch needs", path.display()))
+}
+
+/// How often the rows that a walk comes near to are selected ones.
+struct Sampled {
+    /// The fraction of selected rows among all.
+    fraction: f64,
+    /// The number of rows at which it is told again whether the selected ones are rarer near the vector.
+    next: Cell<usize>,
+    rows: Cell<usize>,
+    selected: Cell<usize>,
+    is_rare: Cell<bool>,
+}
+
+impl Sampled {
+    /// Selected rows that are expected when it is told the first time.
+    const FIRST: f64 = 10.0;
+    /// Standard deviations below the expected number that are no accident.
+    const DEVIATIONS: f64 = 3.0;
+
+    fn new(fraction: f64) -> Self {
+        let next = Cell::new((Self::FIRST / fraction) as usize);
+        Self { fraction, next, rows: Cell::new(0), selected: Cell::new(0), is_rare: Cell::new(false) }
+    }
+
+    /// Counts a row. Returns whether the walk takes it: once it has failed, it takes every row to come to its end.
+    fn take(&self, is_selected: bool) -> bool {
+        self.rows.set(self.rows.get() + 1);
+        self.selected.set(self.selected.get() + usize::from(is_selected));
+        if self.rows.get() == self.next.get() {
+            self.next.set(2 * self.next.get());
+            self.is_rare.set(self.is_rare());
+        }
+        is_selected || self.is_rare.get()
+    }
+
+    /// Whether selected rows are rarer near the vector than among all rows.
+    fn is_rare(&self) -> bool {
+        let expected = self.rows.get() as f64 * self.fraction;
+        let deviation = (expected * (1.0 - self.fraction).max(0.0)).sqrt();
+        self.is_rare.get() || (self.selected.get() as f64) < expected - Self::DEVIATIONS * deviation
+    }
 }
 
 /// Lets a number of threads pass at a time.

@@ -20,6 +20,7 @@ mod optimize;
 mod read;
 mod schema;
 mod search;
+mod state;
 mod stats;
 mod tail;
 mod text;
@@ -29,11 +30,11 @@ use crate::{
     Answer, CheckReport, Cursor, Error, Filter, OnProgress, OptimizeOptions, Optimized, Page, Query, Result, Row,
     SearchSettings, Stats, Store, StoreConfig, config::VectorConfig,
 };
-use connection::{Mode, connect};
+use connection::{FileState, Mode, connect, unchanging_state};
 use failure::Failure;
-use filter::Selections;
 use nearest::Caches;
 use rusqlite::Connection;
+use state::State;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -64,7 +65,9 @@ impl NamedVector {
 /// A connection that only reads.
 struct Reader {
     connection: Connection,
-    selections: Selections,
+    state: State,
+    /// Where this process may not write: how the files were when the connection was made.
+    files: Option<FileState>,
 }
 
 /// A store in a folder, for one machine: any number of processes may read and write it at the same time.
@@ -104,9 +107,15 @@ impl SqliteStore {
     /// When there is none, it is damaged, or of another version.
     pub fn open(folder: &Path) -> Result<Self> {
         let database = folder.join(DATABASE);
-        if !database.is_file() {
-            let found = if folder.is_dir() { "holds no store" } else { "no such folder" };
-            return Err(Error::file(folder, format!("{found} ({DATABASE}); `mm index build` makes one")));
+        match std::fs::metadata(&database) {
+            Ok(file) if file.is_file() => {}
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Error::file(database, format!("cannot be read: {error}; expected read permission")));
+            }
+            _ => {
+                let found = if folder.is_dir() { "holds no store" } else { "no such folder" };
+                return Err(Error::file(folder, format!("{found} ({DATABASE}); `mm index build` makes one")));
+            }
         }
         let opened = connect(&database, Mode::Write).and_then(|connection| {
             let vectors = schema::open(&connection, &database)?;
@@ -153,28 +162,33 @@ impl SqliteStore {
         self.vectors.get(name).ok_or_else(|| Error::unknown("vector", name, self.vectors.keys().map(String::as_str)))
     }
 
-    /// Runs `work` on one state of the database, which later writes do not change.
-    fn read<T>(&self, action: &'static str, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
-        self.read_filtered(action, |connection, _| work(connection))
+    /// A new connection that only reads.
+    fn reader(&self) -> Result<Reader, Failure> {
+        let connection = connect(&self.database(), Mode::Read)?;
+        let files = unchanging_state(&connection, &self.database())?;
+        Ok(Reader { connection, state: State::default(), files })
     }
 
-    /// As `read`, for work that filters rows.
-    fn read_filtered<T>(
+    /// Runs `work` on one state of the database, which later writes do not change.
+    fn read<T>(&self, action: &'static str, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
+        self.read_known(action, |connection, _| work(connection))
+    }
+
+    /// As `read`, with what the connection remembers of that state.
+    fn read_known<T>(
         &self,
         action: &'static str,
-        work: impl FnOnce(&Connection, &mut Selections) -> Result<T, Failure>,
+        work: impl FnOnce(&Connection, &mut State) -> Result<T, Failure>,
     ) -> Result<T> {
         let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let run = || {
             let mut reader = match idle {
-                Some(reader) => reader,
-                None => {
-                    Reader { connection: connect(&self.database(), Mode::Read)?, selections: Selections::default() }
-                }
+                Some(reader) if unchanging_state(&reader.connection, &self.database())? == reader.files => reader,
+                _ => self.reader()?,
             };
-            let Reader { connection, selections } = &mut reader;
+            let Reader { connection, state, .. } = &mut reader;
             let result = connection.unchecked_transaction().map_err(Failure::from).and_then(|snapshot| {
-                let result = work(&snapshot, selections)?;
+                let result = work(&snapshot, state)?;
                 snapshot.finish()?;
                 Ok(result)
             });
@@ -223,15 +237,15 @@ impl Store for SqliteStore {
     }
 
     fn select(&self, filter: &Filter) -> Result<Vec<String>> {
-        self.read_filtered("filtering rows", |connection, selections| {
-            let selection = selections.select(connection, filter)?;
+        self.read_known("filtering rows", |connection, state| {
+            let selection = state.select(connection, filter)?;
             let ids = selection.ones().map(|number| read::id_of_number(connection, number as i64));
             Ok(ids.collect::<rusqlite::Result<_>>()?)
         })
     }
 
     fn query(&self, query: &Query) -> Result<Answer> {
-        self.read_filtered("searching", |connection, selections| self.answer(connection, selections, query))
+        self.read_known("searching", |connection, state| self.answer(connection, state, query))
     }
 
     fn optimize(&self, options: &OptimizeOptions<'_>, on_progress: OnProgress<'_>) -> Result<Optimized> {

@@ -5,24 +5,25 @@ use super::{
     failure::Failure,
     filter::Selection,
     graph::Graph,
-    graph_record::{GraphRecord, graph_record},
+    graph_record::GraphRecord,
     live_rows::LiveRows,
     read::read_vectors,
-    stats::count,
-    tail::{Tail, Target, scan},
+    state::VectorState,
+    tail::{CHUNK, Tail, Target, scan},
 };
 use crate::{
     Method, Quantization, Step,
     score::{Scored, Scorer},
 };
 use half::f16;
+use rayon::prelude::*;
 use rusqlite::Connection;
 use std::{
     collections::BinaryHeap,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-/// Candidates that a graph is asked for, besides as many as are wanted: some are deleted rows.
+/// Candidates that are scored besides those that are wanted, where some are deleted rows.
 const SPARE_CANDIDATES: usize = 16;
 
 /// How many times as many candidates as results are scored again.
@@ -73,11 +74,11 @@ impl SqliteStore {
         &self,
         live: &mut LiveRows<'_>,
         target: &Target<'_>,
+        state: &VectorState,
         k: usize,
     ) -> Result<(Vec<Scored>, Step), Failure> {
-        let connection = live.connection();
         let started = std::time::Instant::now();
-        let rows = count(connection, target.vector)?;
+        let rows = state.rows;
         let filtered = target.selection.map(|s| s.count_ones(..));
         let mut step = Step {
             name: target.vector.name.clone(),
@@ -90,13 +91,13 @@ impl SqliteStore {
         };
         let mut found = None;
         if self.suits_graph(target, rows, filtered, k)
-            && let Some(record) = graph_record(connection, target.vector)?
+            && let Some(record) = &state.graph
         {
             let loaded = self.loaded_graph(target.vector, record);
             match &loaded.graph {
                 Ok(graph) => {
                     step.method = Method::Graph;
-                    found = self.walk(live, target, (&loaded, graph), rows, k, &mut step)?;
+                    found = self.walk(live, target, (&loaded, graph), state, k, &mut step)?;
                 }
                 Err(reason) => {
                     step.note = Some(format!("{reason}; searched exactly, `mm index optimize` builds the graph again"));
@@ -109,7 +110,7 @@ impl SqliteStore {
             found
         } else {
             step.method = Method::Exact;
-            self.compare_all(live, target, rows, k, &mut step)?
+            self.compare_all(live, target, state, k, &mut step)?
         };
         step.seconds = started.elapsed().as_secs_f64();
         Ok((found, step))
@@ -122,14 +123,14 @@ impl SqliteStore {
     }
 
     /// The graph of a record, in memory.
-    fn loaded_graph(&self, vector: &NamedVector, record: GraphRecord) -> Arc<LoadedGraph> {
+    fn loaded_graph(&self, vector: &NamedVector, record: &GraphRecord) -> Arc<LoadedGraph> {
         let mut slot = vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = slot.as_ref().filter(|loaded| loaded.record.generation == record.generation) {
             return Arc::clone(loaded);
         }
         let graph = record.load(&self.graphs(), vector, self);
         let fresh = RwLock::new(Tail::after(record.through));
-        let loaded = Arc::new(LoadedGraph { record, graph, fresh });
+        let loaded = Arc::new(LoadedGraph { record: record.clone(), graph, fresh });
         *slot = Some(Arc::clone(&loaded));
         loaded
     }
@@ -141,27 +142,34 @@ impl SqliteStore {
         live: &mut LiveRows<'_>,
         target: &Target<'_>,
         (loaded, graph): (&LoadedGraph, &Graph),
-        rows: usize,
+        state: &VectorState,
         k: usize,
         step: &mut Step,
     ) -> Result<Option<Vec<Scored>>, Failure> {
         let connection = live.connection();
-        let fresh = scan(&loaded.fresh, connection, target, rows, self.settings.cache_bytes)?;
+        let fresh = scan(&loaded.fresh, connection, target, state, self.settings.cache_bytes)?;
         step.scored += fresh.len();
+        let rows = state.rows;
         let mut scorer = RowScorer::new(target);
         let available = target.selection.map_or(rows, |selection| selection.count_ones(..));
         let named = |reason| crate::Error::Graph { vector: target.vector.name.clone(), reason };
-        let mut wanted = k.saturating_mul(oversampling(loaded.record.quantization)).saturating_add(SPARE_CANDIDATES);
+        // A selection was made of rows that are there.
+        let has_deleted = target.selection.is_none() && graph.len() + fresh.len() != rows;
+        let expansion = self.settings.filtered_candidates(graph.len(), available);
+        let mut wanted = k.saturating_mul(oversampling(loaded.record.quantization));
+        wanted = wanted.saturating_add(if has_deleted { SPARE_CANDIDATES } else { 0 });
         loop {
             wanted = wanted.min(graph.len());
-            let candidates = graph.search(&target.queries[0], wanted, target.selection).map_err(named)?;
+            let found = graph.search(&target.queries[0], wanted.max(expansion), target.selection).map_err(named)?;
+            let Some(mut candidates) = found else { return Ok(None) };
+            let is_complete = candidates.len() < wanted || wanted == graph.len();
+            candidates.truncate(wanted);
             let mut scored = Vec::with_capacity(candidates.len());
             for number in &candidates {
                 scored.extend(scorer.score(connection, Some(graph), *number)?);
             }
             step.scored += candidates.len();
             let mut best = best_live(live, scored, target.selection, k)?;
-            let is_complete = candidates.len() < wanted || wanted == graph.len();
             if best.len() >= k || is_complete {
                 best.extend(best_live(live, fresh, target.selection, k)?);
                 best.sort_unstable_by(|a, b| b.cmp(a));
@@ -178,27 +186,54 @@ impl SqliteStore {
         &self,
         live: &mut LiveRows<'_>,
         target: &Target<'_>,
-        rows: usize,
+        state: &VectorState,
         k: usize,
         step: &mut Step,
     ) -> Result<Vec<Scored>, Failure> {
         const FEW: usize = 8;
         let connection = live.connection();
-        let few = target.selection.filter(|selection| selection.count_ones(..) < rows / FEW);
+        let few = target.selection.filter(|selection| selection.count_ones(..) < state.rows / FEW);
         let scored = match few {
             Some(selection) => {
                 let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
-                let row_numbers = selection.ones().filter_map(|number| i64::try_from(number).ok());
-                let mut scorer = RowScorer::new(target);
-                let scored = row_numbers.map(|number| scorer.score(connection, graph, number));
-                scored.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?
+                score_selected(connection, target, graph, selection)?
             }
-            None => scan(&target.vector.caches.all, connection, target, rows, self.settings.cache_bytes)?,
+            None => scan(&target.vector.caches.all, connection, target, state, self.settings.cache_bytes)?,
         };
         step.scored += scored.len();
         best_live(live, scored, target.selection, k)
     }
+}
+
+/// Scores the rows that a filter selects: those in the graph by all threads, the others as they are read.
+fn score_selected(
+    connection: &Connection,
+    target: &Target<'_>,
+    graph: Option<&Graph>,
+    selection: &Selection,
+) -> Result<Vec<Scored>, Failure> {
+    let mut row_numbers: Vec<i64> = selection.ones().filter_map(|number| i64::try_from(number).ok()).collect();
+    let mut scored = Vec::with_capacity(row_numbers.len());
+    if let Some(graph) = graph {
+        let score = |chunk: &[i64]| {
+            let mut scorer = RowScorer::new(target);
+            chunk.iter().map(|number| (*number, scorer.score_in(graph, *number))).collect::<Vec<_>>()
+        };
+        let all: Vec<_> = row_numbers.par_chunks(CHUNK).flat_map_iter(score).collect();
+        row_numbers.clear();
+        for (number, found) in all {
+            match found {
+                Some(found) => scored.push(found),
+                None => row_numbers.push(number),
+            }
+        }
+    }
+    let mut scorer = RowScorer::new(target);
+    for number in row_numbers {
+        scored.extend(scorer.score(connection, None, number)?);
+    }
+    Ok(scored)
 }
 
 /// Scores rows one after the other, in the same memory.
@@ -206,12 +241,11 @@ pub(super) struct RowScorer<'a> {
     vector: &'a NamedVector,
     scorer: Scorer<'a>,
     values: Vec<f16>,
-    bits: Vec<i16>,
 }
 
 impl<'a> RowScorer<'a> {
     pub(super) fn new(target: &Target<'a>) -> Self {
-        Self { vector: target.vector, scorer: target.scorer(), values: Vec::new(), bits: Vec::new() }
+        Self { vector: target.vector, scorer: target.scorer(), values: Vec::new() }
     }
 
     /// A row with its score; none where it lacks the vector.
@@ -221,11 +255,21 @@ impl<'a> RowScorer<'a> {
         graph: Option<&Graph>,
         number: i64,
     ) -> Result<Option<Scored>, Failure> {
-        self.values.clear();
-        let in_memory = graph.is_some_and(|graph| graph.vector(number, &mut self.bits, &mut self.values));
-        if !in_memory && !read_vectors(connection, self.vector, number, &mut self.values)? {
-            return Ok(None);
+        if let Some(scored) = graph.and_then(|graph| self.score_in(graph, number)) {
+            return Ok(Some(scored));
         }
-        Ok(Some(Scored { row: number, score: f64::from(self.scorer.score(&self.values)) }))
+        self.values.clear();
+        let is_found = read_vectors(connection, self.vector, number, &mut self.values)?;
+        Ok(is_found.then(|| self.scored(number)))
+    }
+
+    /// The same of a row whose vector a graph holds as it is stored; none for other rows.
+    fn score_in(&mut self, graph: &Graph, number: i64) -> Option<Scored> {
+        graph.vector(number, &mut self.values).then(|| self.scored(number))
+    }
+
+    /// The row whose values were read.
+    fn scored(&mut self, number: i64) -> Scored {
+        Scored { row: number, score: f64::from(self.scorer.score(&self.values)) }
     }
 }

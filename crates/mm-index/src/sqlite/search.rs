@@ -3,10 +3,11 @@
 use super::{
     SqliteStore,
     failure::Failure,
-    filter::{Selection, Selections},
+    filter::Selection,
     live_rows::LiveRows,
     nearest::RowScorer,
     read::{number_of_id, read_vectors},
+    state::State,
     tail::Target,
     text,
 };
@@ -22,18 +23,13 @@ use rusqlite::Connection;
 struct Snapshot<'a> {
     store: &'a SqliteStore,
     connection: &'a Connection,
-    selections: &'a mut Selections,
+    state: &'a mut State,
     live: LiveRows<'a>,
 }
 
 impl SqliteStore {
-    pub(super) fn answer(
-        &self,
-        connection: &Connection,
-        selections: &mut Selections,
-        query: &Query,
-    ) -> Result<Answer, Failure> {
-        answer(&mut Snapshot { store: self, connection, selections, live: LiveRows::new(connection) }, query)
+    pub(super) fn answer(&self, connection: &Connection, state: &mut State, query: &Query) -> Result<Answer, Failure> {
+        answer(&mut Snapshot { store: self, connection, state, live: LiveRows::new(connection) }, query)
     }
 }
 
@@ -55,7 +51,7 @@ impl Searcher for Snapshot<'_> {
     }
 
     fn select(&mut self, filter: &Filter) -> Result<Selection, Failure> {
-        self.selections.select(self.connection, filter)
+        self.state.select(self.connection, filter)
     }
 
     fn nearest(
@@ -65,7 +61,8 @@ impl Searcher for Snapshot<'_> {
         k: usize,
     ) -> Result<(Vec<Scored>, Step), Failure> {
         let target = self.target(wanted, selection)?;
-        self.store.nearest(&mut self.live, &target, k)
+        let state = self.state.vector(self.connection, target.vector)?;
+        self.store.nearest(&mut self.live, &target, &state, k)
     }
 
     fn words(

@@ -6,6 +6,7 @@ use super::{
     filter::{Selection, is_selected},
     read::read_blob,
     schema::vector_table,
+    state::VectorState,
 };
 use crate::score::{Scored, Scorer};
 use half::f16;
@@ -14,7 +15,7 @@ use rusqlite::Connection;
 use std::sync::{PoisonError, RwLock};
 
 /// Rows that one task compares.
-const CHUNK: usize = 2048;
+pub(super) const CHUNK: usize = 2048;
 
 /// Rows of a memory that may be deleted ones, besides as many as there are.
 const MAX_DELETED: usize = 10_000;
@@ -119,17 +120,16 @@ pub(super) fn read_after(
     Ok(())
 }
 
-/// Scores the rows of a tail by comparing each; deleted ones may be among them. `live` rows have the vector.
+/// Scores the rows of a tail by comparing each; deleted ones may be among them.
 pub(super) fn scan(
     tail: &RwLock<Tail>,
     connection: &Connection,
     target: &Target<'_>,
-    live: usize,
+    state: &VectorState,
     cache_bytes: usize,
 ) -> Result<Vec<Scored>, Failure> {
     let vector = target.vector;
-    let sql = format!("SELECT coalesce(max(number), 0) FROM {}", vector_table(vector.number));
-    let newest: i64 = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+    let (live, newest) = (state.rows, state.newest);
     let is_current = |tail: &Tail| !tail.is_worn(live) && (tail.is_full || tail.last >= newest);
     if !is_current(&tail.read().unwrap_or_else(PoisonError::into_inner)) {
         let mut tail = tail.write().unwrap_or_else(PoisonError::into_inner);
