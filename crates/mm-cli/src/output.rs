@@ -24,6 +24,13 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     written(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// A text of the user's data within a line of results: control characters, which could move the cursor or end the line,
+/// are escaped.
+pub(crate) fn one_line(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
 /// A path as text in JSON; parts that are not UTF-8 are replaced.
 pub(crate) fn path(path: &std::path::Path) -> String {
     path.display().to_string()

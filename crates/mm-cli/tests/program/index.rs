@@ -62,6 +62,10 @@ fn a_manifest_is_indexed_and_searched() {
     assert_eq!((ids(&joined)[0], joined.len()), ("10", 3), "{joined:?}");
     assert_eq!(joined[0]["contributions"].as_array().unwrap().len(), 3, "two vectors and the words");
     assert_eq!(joined[2]["steps"].as_array().unwrap().len(), 3);
+    // Any value of a modality, and a filter alone.
+    assert_eq!(ids(&search(&["--input", "text=lazy dog", "--modality", "text", "--k", "1"])), ["2"]);
+    let listed = search(&["--filter", "split = \"train\" and id < 3"]);
+    assert_eq!((ids(&listed), listed[0].get("score")), (vec!["0", "1", "2"], None), "{listed:?}");
     let shown = ok(&run(&["search", "--store", "s", "--words", "brown", "--explain", "--report", "found.html"]));
     let page = std::fs::read_to_string(folder.join("found.html")).unwrap();
     assert!(page.contains("brown fox") && page.contains("data:image/jpeg"), "{page}");
@@ -104,6 +108,38 @@ fn a_folder_is_followed() {
     let add = ["index", "add", "data.jsonl", "--store", "s", "--modality", "image", "--json"];
     assert_eq!(json(&mm(&add, folder))["added"], 12);
     assert_eq!(build()["rows"], 4 + 12);
+}
+
+#[test]
+fn rows_of_other_data_are_not_replaced_by_accident() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    for (from, to) in [("0.png", "one/a.png"), ("1.png", "two/a.png"), ("2.png", "two/b.png")] {
+        let to = folder.join(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(folder.join(from), to).unwrap();
+    }
+    ok(&mm(&["index", "build", "one", "--model", "clip", "--store", "s"], folder));
+    refused(&["index", "add", "two", "--store", "s"], folder, &["1 that other data", "`a.png`", "--replace"]);
+    let add = json(&mm(&["index", "add", "two", "--store", "s", "--replace", "--json"], folder));
+    assert_eq!((&add["added"], &add["changed"], &add["rows"]), (&1.into(), &1.into(), &2.into()), "{add}");
+}
+
+#[test]
+fn what_the_model_does_not_see_is_said() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let long = "a quick brown fox ".repeat(100);
+    let rows =
+        [serde_json::json!({"id": "long\u{1b}[2J", "text": long}), serde_json::json!({"id": "none", "year": 1999})];
+    workspace.write("m.jsonl", rows.map(|row| row.to_string()).join("\n"));
+    let output = mm(&["index", "build", "m.jsonl", "--model", "clip", "--store", "s"], folder);
+    let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warnings.contains("1 text input(s) were longer than the model takes"), "{warnings}");
+    assert!(ok(&output).contains("1 rows have no vector"));
+    // Names of files and rows do not move the cursor.
+    let found = ok(&mm(&["search", "--store", "s", "--words", "fox"], folder));
+    assert!(found.contains("long\\u{1b}[2J"), "{found:?}");
 }
 
 #[test]
@@ -151,7 +187,9 @@ fn rows_are_deleted_exported_compared_and_checked() {
     }
     let clusters = ["clusters", "--store", "s", "--k", "3", "--examples", "2", "--json"];
     let output = run(&[&clusters[..], &["--out", "clusters.jsonl", "--report", "clusters.html"]].concat());
-    let clusters = json_lines(&output);
+    let mut clusters = json_lines(&output);
+    let files = serde_json::json!({"out": "clusters.jsonl", "report": "clusters.html"});
+    assert_eq!(clusters.pop(), Some(files));
     let sizes: Vec<u64> = clusters.iter().map(|cluster| cluster["vectors"].as_u64().unwrap()).collect();
     assert!(sizes.len() == 3 && sizes.is_sorted_by(|a, b| a >= b) && sizes.iter().sum::<u64>() == 8, "{clusters:?}");
     let assigned = std::fs::read_to_string(folder.join("clusters.jsonl")).unwrap();
@@ -189,16 +227,25 @@ fn bad_input_is_refused_with_the_reason() {
     );
     search(&["--image", "1.png", "--modality", "imag"], &["unknown vector `imag`: did you mean `image`?"]);
     search(&["--audio", "1.wav"], &["--audio: the store's model embeds"]);
-    search(&["--image", "1.png", "--model", "eyes"], &["found a query of the model", "whose vectors the store holds"]);
+    search(&["--image", "1.png", "--model", "eyes"], &["found the model", "which made its vectors", "--dtype"]);
+    search(&["--image", "1.png", "--hybrid"], &["--hybrid", "--words"]);
     search(&["--image", "gone.png"], &["gone.png"]);
     search(&[], &["no query"]);
-    refused(&["search", "--text", "a"], folder, &["--model"]);
+    refused(&["search", "--text", "a"], folder, &["--store", "--model"]);
     refused(&["search", "--store", "none", "--words", "a"], folder, &["none: no such folder", "mm index build"]);
     refused(
         &["index", "build", "data.jsonl", "--model", "eyes", "--store", "s"],
         folder,
-        &["found a query of the model"],
+        &["found the model", "which made its vectors"],
     );
+    refused(
+        &["index", "build", "data.jsonl", "--model", "clip", "--store", "s", "--quantization", "i8"],
+        folder,
+        &["--quantization: the store is there already"],
+    );
+    refused(&["index", "add", "none", "--store", "s"], folder, &["none: no such file or folder"]);
+    let export = ["index", "export", "--store", "s", "--out", "v.jsonl", "--filter", "spilt = 1"];
+    refused(&export, folder, &["error: unknown field in the filter `spilt`"]);
     refused(
         &["index", "build", "data.jsonl", "--model", "eyes", "--modality", "text", "--store", "t"],
         folder,
@@ -213,7 +260,7 @@ fn bad_input_is_refused_with_the_reason() {
     );
     refused(&["index", "export", "--store", "s", "--out", "v.npy"], folder, &["--modality: not given"]);
     refused(&["index", "clusters", "--store", "s", "--k", "99"], folder, &["k: found 99, expected 1 to"]);
-    refused(&["index", "clusters", "--store", "s", "--k", "0"], folder, &["--k"]);
+    refused(&["index", "clusters", "--store", "s", "--k", "0"], folder, &["k: found 0, expected 1 to"]);
     refused(&["index", "duplicates", "--store", "s", "--modality", "text"], folder, &["unknown vector `text`"]);
     assert!(!folder.join("t").exists(), "nothing is made where there is nothing to do");
 }

@@ -119,6 +119,10 @@ fn files_that_do_not_fit_are_refused_before_anything_is_written() {
     import(&["adjacent.jsonl", "--modality", "image"], &["found the id `a` in two places"]);
     workspace.write("text.jsonl", "{\"id\":\"a\",\"embedding\":\"x\"}\n");
     import(&["text.jsonl", "--modality", "image"], &["row 1: embedding: expected a list of numbers"]);
+    workspace.write("zeros.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n{\"id\":\"b\",\"embedding\":[0,0]}\n");
+    import(&["zeros.jsonl", "--modality", "image"], &["row `b`: image: found a vector of zeros"]);
+    workspace.write("null.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n{\"id\":null,\"embedding\":[1,2]}\n");
+    import(&["null.jsonl", "--modality", "image"], &["row 2: found no value in its column `id`", "--id"]);
     import(&["data.csv"], &["expected a file .npy"]);
     import(&["clip"], &["found no folder of arrays"]);
     // A store of another width.

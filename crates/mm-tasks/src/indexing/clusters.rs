@@ -94,6 +94,10 @@ pub fn cluster(
         }
         Ok(())
     })?;
+    if count == 0 {
+        let expected = format!("at least {}, one a cluster; `mm index build` or `add` writes them", options.k.max(1));
+        return Err(Error::invalid(format!("vectors `{vector}` of the store"), "none", expected));
+    }
     if options.k == 0 || count < options.k {
         let expected = format!("1 to {count}, the vectors {vector} of the store");
         return Err(Error::invalid("k", options.k, expected));

@@ -49,6 +49,9 @@ pub struct IndexOptions {
     pub fail_on_error: bool,
     /// Whether rows that an earlier call wrote for the same data set and that are gone now are deleted.
     pub delete_missing: bool,
+    /// Whether rows that were not written for this data set are replaced where they have the ids of its rows; otherwise
+    /// they are an error.
+    pub replace: bool,
 }
 
 /// The result of indexing: numbers of rows by what was done with them.
@@ -62,6 +65,8 @@ pub struct IndexSummary {
     pub unchanged: usize,
     /// Rows that are gone.
     pub deleted: usize,
+    /// Of the rows that were embedded, those without any vector: words and filters alone find them.
+    pub without_vectors: usize,
     /// Values that could not be read: their rows lack this vector and are tried again by the next call.
     pub failed: Vec<FailedValue>,
     /// Whether it was stopped before its end.
@@ -128,8 +133,8 @@ fn probe_dim(model: &dyn Embedder, manifest: &Manifest, modality: &Modality) -> 
 /// Brings a store up to date with a data set. `on_progress(done, total)` counts the rows that are written.
 ///
 /// # Errors
-/// When the store is of another model or lacks a modality, a row has several values where the store holds one, or
-/// a value cannot be read and that is an error.
+/// When the store is of another model or lacks a modality, another data set has rows with the same ids and these are not
+/// to be replaced, a row has several values where the store holds one, or a value cannot be read and that is an error.
 pub fn update(
     store: &dyn Store,
     model: &dyn Embedder,
@@ -147,6 +152,9 @@ pub fn update(
     let stored: HashMap<String, Option<String>> = store.versions()?.into_iter().collect();
     let update = Update { store, model, data, modalities: &modalities, columns: &columns, options, stop };
     let mut summary = IndexSummary::default();
+    if !options.replace {
+        update.check_ids(&stored)?;
+    }
     if options.delete_missing {
         summary.deleted = update.delete_missing(&stored)?;
     }
@@ -178,6 +186,17 @@ struct Update<'a> {
 impl Update<'_> {
     fn version(&self, row: usize) -> Version {
         Version::of(&self.data.key, &self.data.manifest.rows[row], self.modalities, self.columns)
+    }
+
+    /// Refuses ids that rows of another data set have.
+    fn check_ids(&self, stored: &HashMap<String, Option<String>>) -> Result<()> {
+        let of_this = |version: &Option<String>| version.as_deref().is_some_and(|v| Version::is_of(v, &self.data.key));
+        let ids = self.data.manifest.rows.iter().map(|row| row.id.as_str());
+        let mut taken = ids.filter(|id| stored.get(*id).is_some_and(|version| !of_this(version)));
+        let Some(first) = taken.next() else { return Ok(()) };
+        let found = format!("{} that other data in this store have, the first: `{first}`", 1 + taken.count());
+        let expected = "ids of its own; index it into another store, or replace those rows (--replace)";
+        Err(Error::invalid(format!("ids of {}", self.data.manifest.path.display()), found, expected))
     }
 
     /// Deletes the rows of this data set that it does not have any more.
@@ -244,6 +263,7 @@ impl Update<'_> {
             let known = written.iter().filter(|row| stored.contains_key(&row.id)).count();
             summary.changed += known;
             summary.added += written.len() - known;
+            summary.without_vectors += written.iter().filter(|row| row.vectors.is_empty()).count();
             summary.failed.extend(failed);
             done += batch.len();
         }

@@ -15,7 +15,7 @@ type RowVectors = BTreeMap<Modality, Vec<Vec<f32>>>;
 /// Rows that are embedded before they are written together: what an interruption loses at most.
 pub(super) fn batch_size(modalities: &[Modality]) -> usize {
     let of = |modality: &Modality| match modality.name() {
-        "text" => 4096,
+        "text" => 1024,
         "video" => 64,
         _ => 512,
     };

@@ -27,7 +27,7 @@ use mm_tasks::{
 };
 use serde_json::json;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -135,9 +135,22 @@ impl Arguments {
 }
 
 /// Warns about inputs that were longer than the model takes.
-pub(crate) fn warn_truncated(model: &Pretrained) {
-    for modality in model.modalities() {
-        if let Some((count, limit)) = model.tower(&modality).ok().and_then(|t| t.processor.truncated()) {
+pub(crate) fn warn_truncated(model: &dyn Embedder) {
+    warn_truncated_since(&BTreeMap::new(), model);
+}
+
+/// The number of inputs of each modality that were longer than the model takes, and the length to which they were
+/// truncated.
+pub(crate) fn truncated(model: &dyn Embedder) -> BTreeMap<Modality, (usize, String)> {
+    let of = |modality: Modality| Some((model.processor(&modality).ok()?.truncated()?, modality));
+    model.modalities().into_iter().filter_map(of).map(|(found, modality)| (modality, found)).collect()
+}
+
+/// As [`warn_truncated`], about those since `before`.
+pub(crate) fn warn_truncated_since(before: &BTreeMap<Modality, (usize, String)>, model: &dyn Embedder) {
+    for (modality, (count, limit)) in truncated(model) {
+        let count = count - before.get(&modality).map_or(0, |(count, _)| *count);
+        if count > 0 {
             output::warning(format!(
                 "{count} {modality} input(s) were longer than the model takes and were truncated to {limit}"
             ));

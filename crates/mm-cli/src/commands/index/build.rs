@@ -10,6 +10,7 @@ use crate::{
         model::{ModelArgs, locate},
         store::{StoreArgs, model_name},
     },
+    commands::embed::{truncated, warn_truncated_since},
     context::{Context, stop_on_interrupt},
     exit::{interrupted, usage},
     output,
@@ -17,7 +18,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use mm_core::Modality;
-use mm_index::{Quantization, Store};
+use mm_index::{Quantization, Store, StoreConfig, VectorConfig};
 use mm_repr::LoadOptions;
 use mm_tasks::{
     embedding::{Embedder, FailedValue},
@@ -69,6 +70,9 @@ struct DataArgs {
     /// call) or fail.
     #[arg(long, value_name = "POLICY", value_enum, default_value = "skip")]
     on_error: OnError,
+    /// Replace rows of another folder or manifest that have the same ids, which are an error otherwise.
+    #[arg(long)]
+    replace: bool,
     #[command(flatten)]
     table: TableArgs,
 }
@@ -77,9 +81,9 @@ struct DataArgs {
 #[derive(clap::Args)]
 pub(super) struct QuantizationArgs {
     /// Type of the vectors in the graphs of a new store: f16, or i8 (half the memory; results are still ranked by the
-    /// f16 vectors of the rows).
-    #[arg(long, value_enum, value_name = "TYPE", default_value = "f16")]
-    quantization: QuantizationArg,
+    /// f16 vectors of the rows) [default: f16].
+    #[arg(long, value_enum, value_name = "TYPE")]
+    quantization: Option<QuantizationArg>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -91,9 +95,18 @@ enum QuantizationArg {
 impl QuantizationArgs {
     pub(super) fn get(&self) -> Quantization {
         match self.quantization {
-            QuantizationArg::F16 => Quantization::F16,
-            QuantizationArg::I8 => Quantization::I8,
+            None | Some(QuantizationArg::F16) => Quantization::F16,
+            Some(QuantizationArg::I8) => Quantization::I8,
         }
+    }
+
+    /// Refuses another type than that of a store that is there already.
+    pub(super) fn check(&self, config: &StoreConfig) -> Result<()> {
+        let differs = |vector: &&VectorConfig| vector.quantization != self.get();
+        if self.quantization.is_some() && config.vectors.values().any(|vector| differs(&vector)) {
+            usage!("--quantization: the store is there already, with another type; make a new store to choose one");
+        }
+        Ok(())
     }
 }
 
@@ -109,6 +122,9 @@ impl DataArgs {
             }
             return Ok(DataSource::from_folder(&self.source)?);
         }
+        if !self.source.exists() && !self.source.to_string_lossy().contains("://") {
+            bail!("{}: no such file or folder, expected a folder or a manifest", self.source.display());
+        }
         Ok(DataSource::from_manifest(&self.table.config(&self.source, &[]))?)
     }
 
@@ -123,7 +139,9 @@ pub(super) fn build(arguments: &Build, context: &Context) -> Result<()> {
     let model = model.embedder()?;
     let folder = &arguments.store.store;
     let store = if mm_index::exists(folder)? {
-        mm_index::open(folder)?
+        let store = mm_index::open(folder)?;
+        arguments.quantization.check(store.config())?;
+        store
     } else {
         let modalities = indexing::common_modalities(model, &data.manifest, &arguments.data.modalities())?;
         let quantization = arguments.quantization.get();
@@ -165,6 +183,7 @@ fn options(data: &DataArgs, store: &dyn Store) -> IndexOptions {
         modalities: if wanted.is_empty() { of_store() } else { wanted },
         fail_on_error: data.on_error == OnError::Fail,
         delete_missing: false,
+        replace: data.replace,
     }
 }
 
@@ -180,6 +199,7 @@ fn update(
     let stop = stop_on_interrupt("this batch")?;
     let mut progress = ItemProgress::new();
     let started = std::time::Instant::now();
+    let before = truncated(model);
     // A data set may lack one of the modalities of a store.
     let of_data = data.manifest.modalities();
     let modalities: Vec<Modality> = options.modalities.iter().filter(|m| of_data.contains(m)).cloned().collect();
@@ -189,6 +209,7 @@ fn update(
     progress.finish();
     let failures = summary.failed.iter().map(|f| format!("{}: {}: {}", f.id, f.modality, f.reason));
     output::warnings(failures.collect::<Vec<_>>().iter());
+    warn_truncated_since(&before, model);
     if summary.stopped {
         let stored = summary.added + summary.changed;
         interrupted!("{stored} rows are stored; the same command continues from there");
@@ -199,21 +220,25 @@ fn update(
 
 fn report(store: &dyn Store, summary: &IndexSummary, folder: &Path, seconds: f64, context: &Context) -> Result<()> {
     let stats = store.stats()?;
-    let IndexSummary { added, changed, unchanged, deleted, failed, .. } = summary;
+    let IndexSummary { added, changed, unchanged, deleted, without_vectors, failed, .. } = summary;
     let example = |v: &FailedValue| json!({"row": v.id, "modality": v.modality, "reason": v.reason});
     let json = json!({
         "out": output::path(folder), "rows": stats.rows, "added": added, "changed": changed, "unchanged": unchanged,
-        "deleted": deleted, "bytes": stats.bytes, "seconds": seconds,
+        "deleted": deleted, "without_vectors": without_vectors, "bytes": stats.bytes, "seconds": seconds,
         "failed": {"count": failed.len(), "examples": failed.iter().take(20).map(example).collect::<Vec<_>>()},
     });
     print(context, json, || {
+        let none = match without_vectors {
+            0 => String::new(),
+            count => format!("; {count} rows have no vector: --words and --filter alone find them"),
+        };
         let failed = if failed.is_empty() {
             String::new()
         } else {
             format!("; {} values could not be read, the same command tries them again", failed.len())
         };
         format!(
-            "{}: {} rows in {} ({added} added, {changed} changed, {unchanged} unchanged, {deleted} deleted){failed}",
+            "{}: {} rows in {} ({added} added, {changed} changed, {unchanged} unchanged, {deleted} deleted){none}{failed}",
             folder.display(),
             stats.rows,
             bytes(stats.bytes)

@@ -15,15 +15,15 @@ use mm_tasks::{
     indexing::{ClusterOptions, Clustering, cluster, clusters_page},
 };
 use serde_json::json;
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub(super) struct Clusters {
     #[command(flatten)]
     store: StoreArgs,
     /// Number of clusters.
-    #[arg(long, value_name = "N", default_value = "10")]
-    k: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    k: usize,
     /// Modality whose vectors are compared [default: the store's only one].
     #[arg(long, value_name = "NAME")]
     modality: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Clusters {
 pub(super) fn clusters(arguments: &Clusters, context: &Context) -> Result<()> {
     let store = arguments.store.open()?;
     let vector = chosen_vector(store.as_ref(), arguments.modality.as_deref())?;
-    let options = ClusterOptions { k: arguments.k.get(), seed: arguments.seed, examples: arguments.examples };
+    let options = ClusterOptions { k: arguments.k, seed: arguments.seed, examples: arguments.examples };
     let stop = stop_on_interrupt("these rows")?;
     let mut progress = ItemProgress::new();
     let found =
@@ -72,9 +72,13 @@ pub(super) fn clusters(arguments: &Clusters, context: &Context) -> Result<()> {
                 "{number}: {} vectors, mean score {:.3}: {}",
                 cluster.vectors,
                 cluster.score,
-                ids.join("  ")
+                output::one_line(&ids.join("  "))
             ));
         }
+    }
+    if context.json && (arguments.out.is_some() || arguments.report.is_some()) {
+        let path = |path: &Option<PathBuf>| path.as_deref().map(output::path);
+        output::line(json!({"out": path(&arguments.out), "report": path(&arguments.report)}));
     }
     Ok(())
 }

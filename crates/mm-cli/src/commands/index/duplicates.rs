@@ -45,7 +45,7 @@ pub(super) fn duplicates(arguments: &Duplicates, context: &Context) -> Result<()
         if context.json {
             output::line(json!({"similarity": group.similarity, "ids": group.ids}));
         } else {
-            output::line(format!("{:.3}  {}", group.similarity, group.ids.join("  ")));
+            output::line(format!("{:.3}  {}", group.similarity, output::one_line(&group.ids.join("  "))));
         }
     }
     if !context.json {

@@ -8,7 +8,7 @@ use crate::{
     output,
     progress::ItemProgress,
 };
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use mm_index::{Filter, Row, Store, Vectors};
 use mm_tasks::{
     embedding::{rows_file, with_suffix},
@@ -91,11 +91,12 @@ fn replace<T>(out: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<T>)
         std::fs::rename(&partial, out)?;
         Ok(result)
     };
-    let result = run();
-    if result.is_err() {
+    run().map_err(|error| {
         let _ = std::fs::remove_file(&partial);
-    }
-    result.with_context(|| format!("{}: cannot be written", out.display()))
+        // Errors of the store and of the filter say themselves what they are about.
+        let is_of_file = error.is::<std::io::Error>();
+        if is_of_file { error.context(format!("{}: cannot be written", out.display())) } else { error }
+    })
 }
 
 fn write_rows(store: &dyn Store, arguments: &Export) -> Result<usize> {

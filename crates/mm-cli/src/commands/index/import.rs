@@ -64,12 +64,15 @@ pub(super) fn import(arguments: &ImportArgs, context: &Context) -> Result<()> {
     let location = &arguments.store.store;
     let store = if mm_index::exists(location)? {
         let store = mm_index::open(location)?;
+        arguments.quantization.check(store.config())?;
         for name in import.vectors.keys() {
             model.as_ref().map_or(Ok(()), |model| store.config().check_model(name, model))?;
         }
         store
     } else {
-        mm_index::create(location, &import.store_config(arguments.quantization.get(), model.as_ref()))?
+        let config = import.store_config(arguments.quantization.get(), model.as_ref());
+        import.check(&config)?;
+        mm_index::create(location, &config)?
     };
     let on_progress = &mut |done, total| progress.update("importing", done, total);
     let summary = import.write(store.as_ref(), &stop, on_progress)?;

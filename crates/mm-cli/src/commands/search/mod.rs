@@ -31,7 +31,7 @@ use std::{
 pub(crate) struct Arguments {
     /// Run folder whose data are searched; with --store, the model, if it is not found under the name that the store
     /// records.
-    #[arg(long, value_name = "MODEL", required_unless_present = "store")]
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Folder of a store, or postgres://USER@HOST/DATABASE?schema=NAME, made by `mm index build`.
     #[arg(long, value_name = "FOLDER|URL", conflicts_with_all = ["split", "transcript_language"])]
@@ -98,6 +98,12 @@ impl Arguments {
         })
     }
 
+    /// Whether there is a query by vectors.
+    fn has_query(&self) -> bool {
+        let is_file = [&self.image, &self.audio, &self.video].iter().any(|file| file.is_some());
+        is_file || self.text.is_some() || self.input.is_some()
+    }
+
     fn splits(&self) -> Vec<Split> {
         self.split.map_or(vec![Split::Train, Split::Valid, Split::Test], |s| vec![s])
     }
@@ -120,10 +126,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if let Some(folder) = &arguments.store {
         return store::search(folder, arguments, context);
     }
-    let (modality, query) = arguments.query()?;
     let Some(model) = &arguments.model else {
-        usage!("--model: not given, expected a run folder, or a store with --store")
+        usage!("nothing to search; give a store with --store, or a run folder with --model")
     };
+    let (modality, query) = arguments.query()?;
     if arguments.explain.is_some() && arguments.explain_file().is_none() {
         usage!("--explain: found no file, expected FILE.png; without a file it explains a search of a --store");
     }
@@ -224,7 +230,8 @@ fn print(results: impl Iterator<Item = Scored>, context: &Context) {
             // A value of another modality may be long: its beginning tells it apart.
             let shortened = || value.to_string().chars().take(80).collect::<String>();
             let value = value.as_str().map_or_else(shortened, ToOwned::to_owned);
-            output::line(format!("{:3}  {score:.3}  {}  {value}", rank + 1, result["id"].as_str().unwrap_or("")));
+            let (id, value) = (output::one_line(result["id"].as_str().unwrap_or("")), output::one_line(&value));
+            output::line(format!("{:3}  {score:.3}  {id}  {value}", rank + 1));
         }
     }
 }

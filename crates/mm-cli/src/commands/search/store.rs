@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use mm_core::Device;
-use mm_index::{Answer, Filter, Hit, Method, Model, Query, Step, Store};
+use mm_index::{Answer, Filter, Method, Model, Payload, Query, Step, Store};
 use mm_tasks::{embedding::Embedder, indexing::search_page};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ const HEADING: &str = "In a store";
 /// Options for a store alone.
 #[derive(clap::Args)]
 pub(super) struct StoreOptions {
-    /// Only rows that meet this condition, for instance 'year > 2000 and kind in ("bird", "cat")'.
+    /// Only rows that meet this condition, for instance 'year > 2000 and kind in ("bird", "cat")'; without a query the
+    /// oldest of them, without scores.
     #[arg(long, value_name = "CONDITION", requires = "store", help_heading = HEADING)]
     filter: Option<String>,
     /// Rows whose text has any of these words, by BM25; with a query by vectors, both results are combined by rank.
@@ -31,7 +32,7 @@ pub(super) struct StoreOptions {
     #[arg(long, value_name = "FILE.html", requires = "store", help_heading = HEADING, value_parser = local_path())]
     report: Option<PathBuf>,
     /// Search by the words of --text too.
-    #[arg(long, requires = "store", requires = "text", conflicts_with = "words", help_heading = HEADING)]
+    #[arg(long, requires = "store", conflicts_with = "words", help_heading = HEADING)]
     hybrid: bool,
     #[command(flatten)]
     dtype: DtypeArgs,
@@ -43,28 +44,57 @@ pub(super) fn search(folder: &Path, arguments: &Arguments, context: &Context) ->
         usage!("--explain FILE.png: is the attention of a run; with --store, --explain takes no file");
     }
     let words = if options.hybrid { arguments.text.as_ref() } else { options.words.as_ref() };
-    let has_input = [&arguments.image, &arguments.audio, &arguments.video].iter().any(|file| file.is_some());
-    if !has_input && arguments.text.is_none() && words.is_none() {
-        usage!("no query; give --text, --image, --audio, --video or --words");
+    if options.hybrid && arguments.text.is_none() {
+        usage!("--hybrid: searches by the words of --text too; give the words by --words");
     }
+    let has_query = arguments.has_query();
     let filter = options.filter.as_deref().map(Filter::parse).transpose()?;
     let store = mm_index::open(folder)?;
-    let mut queries = if has_input || arguments.text.is_some() {
-        vector_queries(store.as_ref(), arguments, context)?
-    } else {
-        Vec::new()
-    };
+    if !has_query && words.is_none() {
+        let Some(filter) = &filter else {
+            usage!("no query; give --text, --image, --audio, --video, --input, --words or --filter");
+        };
+        if arguments.explain.is_some() || options.report.is_some() {
+            usage!("--explain, --report: are of a query; --filter alone lists rows");
+        }
+        return list(store.as_ref(), filter, arguments.k.get(), context);
+    }
+    let mut queries = if has_query { vector_queries(store.as_ref(), arguments, context)? } else { Vec::new() };
     queries.extend(words.map(|words| Query::text(words.clone())));
     let mut query = Query::hybrid(queries, arguments.k.get());
     query.filter = filter;
     let answer = store.query(&query)?;
     print(&answer, arguments.explain.is_some(), context);
     if let Some(out) = &options.report {
-        let query = if has_input || arguments.text.is_some() { Some(arguments.query()?) } else { None };
+        let query = if has_query { Some(arguments.query()?) } else { None };
         let query = query.as_ref().map(|(modality, source)| (modality, source));
         let page = search_page(query, words.map(String::as_str), options.filter.as_deref(), &answer)?;
         mm_core::checkpoint::write_atomic(out, page.as_bytes())?;
+        if context.json {
+            output::line(json!({"report": output::path(out)}));
+        }
         output::note(format!("{}: the results as a page", out.display()));
+    }
+    Ok(())
+}
+
+/// Prints the first `k` rows that meet a filter, in the order in which they were written.
+fn list(store: &dyn Store, filter: &Filter, k: usize, context: &Context) -> Result<()> {
+    const PAGE: usize = 100;
+    let ids = store.select(filter)?;
+    let ids: Vec<&str> = ids.iter().take(k).map(String::as_str).collect();
+    let mut rank = 0;
+    for ids in ids.chunks(PAGE) {
+        // A row that another process deleted in the meantime is left out.
+        for row in store.get(ids)?.into_iter().flatten() {
+            rank += 1;
+            let value = value(&row.payload, row.text.as_deref());
+            if context.json {
+                output::line(json!({"rank": rank, "id": row.id, "value": value, "payload": row.payload}));
+            } else {
+                output::line(format!("{rank:3}  {}  {}", output::one_line(&row.id), shown(&value)));
+            }
+        }
     }
     Ok(())
 }
@@ -74,7 +104,7 @@ fn vector_queries(store: &dyn Store, arguments: &Arguments, context: &Context) -
     let load_options = arguments.in_store.dtype.load_options(context)?;
     let model = load_model_of(store, arguments.model.as_deref(), load_options, context)?;
     let embedder: &dyn Embedder = model.embedder()?;
-    let model_id = Model { name: "--model".into(), fingerprint: embedder.fingerprint()? };
+    let model_id = Model { name: "that was loaded".into(), fingerprint: embedder.fingerprint()? };
     let known: Vec<&String> = store.config().vectors.keys().collect();
     let names =
         if arguments.modality.is_empty() { known.into_iter().cloned().collect() } else { arguments.modality.clone() };
@@ -97,22 +127,17 @@ fn print(answer: &Answer, explain: bool, context: &Context) {
         }
     }
     for (index, hit) in answer.hits.iter().enumerate() {
-        let rank = index + 1;
+        let (rank, value) = (index + 1, value(&hit.payload, hit.text.as_deref()));
         if context.json {
             let mut line = json!({
-                "rank": rank, "score": hit.score, "id": hit.id, "value": value(hit), "payload": hit.payload,
+                "rank": rank, "score": hit.score, "id": hit.id, "value": value, "payload": hit.payload,
             });
             if !hit.contributions.is_empty() {
                 line["contributions"] = json!(hit.contributions);
             }
             output::line(line);
         } else {
-            output::line(format!(
-                "{rank:3}  {:.3}  {}  {}",
-                hit.score,
-                hit.id,
-                value(hit).as_str().unwrap_or_default()
-            ));
+            output::line(format!("{rank:3}  {:.3}  {}  {}", hit.score, output::one_line(&hit.id), shown(&value)));
         }
     }
     if explain && context.json {
@@ -123,12 +148,17 @@ fn print(answer: &Answer, explain: bool, context: &Context) {
 }
 
 /// The text that is shown for a row: the first line of its text, else its file.
-fn value(hit: &Hit) -> Value {
-    let file = || ["image", "audio", "video", "path"].iter().find_map(|name| hit.payload.get(*name)).cloned();
-    match &hit.text {
+fn value(payload: &Payload, text: Option<&str>) -> Value {
+    let file = || ["image", "audio", "video", "path"].iter().find_map(|name| payload.get(*name)).cloned();
+    match text {
         Some(text) => json!(text.lines().next().unwrap_or_default()),
         None => file().unwrap_or(Value::Null),
     }
+}
+
+/// The same for a person.
+fn shown(value: &Value) -> String {
+    output::one_line(value.as_str().unwrap_or_default())
 }
 
 /// A step of the search as text for the user.

@@ -7,7 +7,7 @@ mod source;
 
 use super::payload::PayloadColumns;
 use crate::{Error, Result};
-use mm_index::{Model, Payload, Quantization, Row, Store, StoreConfig, VectorConfig, Vectors};
+use mm_index::{Distance, Model, Payload, Quantization, Row, Store, StoreConfig, VectorConfig, Vectors};
 use records::{Record, for_each_record};
 use serde_json::Value;
 use source::{Part, parts};
@@ -59,6 +59,8 @@ pub struct Import {
     columns: PayloadColumns,
     /// Vectors by name.
     pub vectors: BTreeMap<String, ImportedVector>,
+    /// The first row with a vector of zeros, by name.
+    zeros: BTreeMap<String, String>,
     /// Number of rows.
     pub rows: usize,
     /// Fingerprints of the models that the files name as their origin.
@@ -88,7 +90,8 @@ impl Import {
             models.extend(model);
         }
         let columns = PayloadColumns::default();
-        let mut import = Self { parts: all, options, columns, vectors: BTreeMap::new(), rows: 0, models };
+        let mut import =
+            Self { parts: all, options, columns, vectors: BTreeMap::new(), zeros: BTreeMap::new(), rows: 0, models };
         for (index, part) in import.parts.clone().iter().enumerate() {
             import.scan(index, part, stop, on_progress)?;
         }
@@ -138,6 +141,13 @@ impl Import {
     fn add_vectors(&mut self, record: &Record, path: &Path) -> Result<()> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for (name, vector) in &record.vectors {
+            if let Some(value) = vector.iter().find(|value| !value.is_finite()) {
+                let reason = format!("row `{}`: found {value} in {name}, expected finite numbers", record.id);
+                return Err(Error::file(path, reason));
+            }
+            if vector.iter().all(|value| *value == 0.0) {
+                self.zeros.entry(name.clone()).or_insert_with(|| record.id.clone());
+            }
             let new = ImportedVector { dim: vector.len(), multi: false };
             let known = self.vectors.entry(name.clone()).or_insert(new);
             if known.dim != vector.len() {
@@ -197,12 +207,20 @@ impl Import {
         Ok(summary)
     }
 
-    fn check(&self, config: &StoreConfig) -> Result<()> {
+    /// Compares the vectors of the files with those of a store.
+    ///
+    /// # Errors
+    /// When the store lacks them or has them in another width, or a vector has no direction although cosines are compared.
+    pub fn check(&self, config: &StoreConfig) -> Result<()> {
         for (name, vector) in &self.vectors {
             let known = config.vector(name)?;
             if known.dim != vector.dim {
                 let (found, expected) = (format!("{} values", vector.dim), format!("{} as in the store", known.dim));
                 return Err(Error::invalid(format!("vectors `{name}`"), found, expected));
+            }
+            if let Some(row) = self.zeros.get(name).filter(|_| known.distance == Distance::Cosine) {
+                let expected = "a vector other than zero, which has no direction for cosine; leave it out";
+                return Err(Error::invalid(format!("row `{row}`: {name}"), "a vector of zeros", expected));
             }
             if vector.multi && !known.multi {
                 let expected = "one: the store was made for one vector a row; make a new one for several";

@@ -83,7 +83,15 @@ impl Record {
                 let missing = || Error::invalid(format!("row {number}"), format!("no `{column}`"), "an id in each row");
                 Some(found.ok_or_else(missing)?)
             }
-            None => ID_COLUMNS.iter().find_map(|column| cells.get(*column).and_then(cell_text)),
+            None => match ID_COLUMNS.iter().find(|column| cells.contains_key(**column)) {
+                Some(column) => {
+                    let found = || format!("no value in its column `{column}`");
+                    let expected = "an id in each row; another column may hold them (--id)";
+                    let missing = || Error::invalid(format!("row {number}"), found(), expected);
+                    Some(cells.get(*column).and_then(cell_text).ok_or_else(missing)?)
+                }
+                None => None,
+            },
         };
         let is_of_embed = EMBED_COLUMNS[..4].iter().all(|column| cells.contains_key(*column));
         let vector_name = cells.get("modality").and_then(cell_text).filter(|_| is_of_embed);
