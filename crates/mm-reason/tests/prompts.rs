@@ -105,6 +105,15 @@ fn a_batch_ends_early_where_it_is_told_to_and_refuses_rows_alone() {
             assert_eq!((&found.text, found.num_tokens), (&alone.text, 6));
         }
         assert!(whole[2].as_ref().unwrap_err().to_string().contains("positions"), "{:?}", whole[2]);
+        // Prompts that were tokenized before give the same.
+        let prompts = rows.map(|(media, request)| (media, pipeline.prompt(media, request).unwrap())).to_vec();
+        let lengths: Vec<_> = prompts.iter().map(|(_, prompt)| prompt.decoder_input_ids.len()).collect();
+        assert!(lengths[1] <= pipeline.max_positions().unwrap() && lengths[2] > pipeline.max_positions().unwrap());
+        let again = pipeline.generate_text_batch_from_prompts(prompts, &config, &LogitsProcessors::default());
+        for (whole, again) in whole.iter().zip(again) {
+            assert_eq!(whole.as_ref().ok(), again.as_ref().ok());
+            assert_eq!(whole.as_ref().map_err(ToString::to_string).err(), again.map_err(|e| e.to_string()).err());
+        }
         let steps = Cell::new(0);
         let is_third = || {
             steps.set(steps.get() + 1);

@@ -32,6 +32,9 @@ pub struct Generation {
     pub num_prompt_tokens: usize,
 }
 
+/// A row's media, and its prompt where the request is valid.
+type PromptRow<'a> = (Option<&'a EncodedMedia>, Result<Prompt>);
+
 /// Memory for the key-value caches of a batch, in bytes.
 const CACHE_BYTES: i64 = 1_000_000_000;
 /// Tokens of a row that [`CACHE_BYTES`] is divided among.
@@ -51,9 +54,23 @@ impl Pipeline {
         processors: &LogitsProcessors<'_>,
         on_token: OnToken<'_>,
     ) -> Result<Vec<Vec<Generation>>> {
-        let prompt = self.prompt(media, request)?;
-        let sequences = self.generate_from_prompts(&[(media, &prompt)], config, processors, on_token)?;
-        let decode = |row: Vec<GeneratedSequence>| row.into_iter().map(|s| self.decode(&prompt, s, config)).collect();
+        self.generate_text_from_prompt(media, &self.prompt(media, request)?, config, processors, on_token)
+    }
+
+    /// Like [`Self::generate_text`], for a prompt that [`Self::prompt`] made of a request.
+    ///
+    /// # Errors
+    /// If the model does not generate text, or if prompt and output exceed its maximum number of positions.
+    pub fn generate_text_from_prompt(
+        &self,
+        media: Option<&EncodedMedia>,
+        prompt: &Prompt,
+        config: &GenerationConfig,
+        processors: &LogitsProcessors<'_>,
+        on_token: OnToken<'_>,
+    ) -> Result<Vec<Vec<Generation>>> {
+        let sequences = self.generate_from_prompts(&[(media, prompt)], config, processors, on_token)?;
+        let decode = |row: Vec<GeneratedSequence>| row.into_iter().map(|s| self.decode(prompt, s, config)).collect();
         sequences.into_iter().map(decode).collect()
     }
 
@@ -91,8 +108,13 @@ impl Pipeline {
         rows: &[(Option<&EncodedMedia>, Request<'_>)],
         config: &GenerationConfig,
     ) -> Vec<Result<Vec<GeneratedSequence>>> {
-        let found = self.generate_rows(rows, config, &LogitsProcessors::default());
+        let found = self.generate_rows(self.prompts(rows), config, &LogitsProcessors::default());
         found.into_iter().map(|row| row.map(|(_, sequences)| sequences)).collect()
+    }
+
+    /// The prompt of each row, with its media.
+    fn prompts<'a>(&self, rows: &[(Option<&'a EncodedMedia>, Request<'_>)]) -> Vec<PromptRow<'a>> {
+        rows.iter().map(|(media, request)| (*media, self.prompt(*media, *request))).collect()
     }
 
     /// Like [`Self::generate_batch`], but returns the best text of each row.
@@ -102,6 +124,26 @@ impl Pipeline {
         config: &GenerationConfig,
         processors: &LogitsProcessors<'_>,
     ) -> Vec<Result<Generation>> {
+        self.decode_rows(self.generate_rows(self.prompts(rows), config, processors), config)
+    }
+
+    /// Like [`Self::generate_text_batch`], for prompts that [`Self::prompt`] made of requests.
+    pub fn generate_text_batch_from_prompts(
+        &self,
+        rows: Vec<(Option<&EncodedMedia>, Prompt)>,
+        config: &GenerationConfig,
+        processors: &LogitsProcessors<'_>,
+    ) -> Vec<Result<Generation>> {
+        let rows = rows.into_iter().map(|(media, prompt)| (media, Ok(prompt))).collect();
+        self.decode_rows(self.generate_rows(rows, config, processors), config)
+    }
+
+    /// The best text of each row.
+    fn decode_rows(
+        &self,
+        rows: Vec<Result<(Prompt, Vec<GeneratedSequence>)>>,
+        config: &GenerationConfig,
+    ) -> Vec<Result<Generation>> {
         let decode = |row: Result<(Prompt, Vec<GeneratedSequence>)>| {
             let (prompt, sequences) = row?;
             let Some(best) = sequences.into_iter().next() else {
@@ -109,29 +151,26 @@ impl Pipeline {
             };
             self.decode(&prompt, best, config)
         };
-        self.generate_rows(rows, config, processors).into_iter().map(decode).collect()
+        rows.into_iter().map(decode).collect()
     }
 
     /// The prompt and the sequences of each row.
     fn generate_rows(
         &self,
-        rows: &[(Option<&EncodedMedia>, Request<'_>)],
+        rows: Vec<PromptRow<'_>>,
         config: &GenerationConfig,
         processors: &LogitsProcessors<'_>,
     ) -> Vec<Result<(Prompt, Vec<GeneratedSequence>)>> {
-        let prompt = |(media, request): &(Option<&EncodedMedia>, Request<'_>)| {
-            let prompt = self.prompt(*media, *request)?;
-            self.check_length(&prompt, config)?;
-            Ok(prompt)
-        };
-        let prompts: Vec<Result<Prompt>> = rows.iter().map(prompt).collect();
+        let check = |prompt: Prompt| self.check_length(&prompt, config).map(|()| prompt);
+        let (media, prompts): (Vec<_>, Vec<Result<Prompt>>) =
+            rows.into_iter().map(|(media, prompt)| (media, prompt.and_then(check))).unzip();
         let mut lengths = prompts.iter().flatten().map(|p| p.decoder_input_ids.len());
         let first = lengths.next();
         // Where lengths are limited with the prompt's, each prompt leaves another number of new tokens.
         let differ = (config.max_length.is_some() || config.min_length > 0) && lengths.any(|n| Some(n) != first);
-        if rows.len() > 1 && !config.do_sample && !differ {
+        if media.len() > 1 && !config.do_sample && !differ {
             let valid: Vec<_> =
-                rows.iter().zip(&prompts).filter_map(|((media, _), p)| Some((*media, p.as_ref().ok()?))).collect();
+                media.iter().zip(&prompts).filter_map(|(media, p)| Some((*media, p.as_ref().ok()?))).collect();
             if valid.is_empty() {
                 return prompts.into_iter().map(|p| p.map(|p| (p, Vec::new()))).collect();
             }
@@ -147,7 +186,7 @@ impl Pipeline {
             let found = self.generate_from_prompts(&[(media, &prompt)], config, processors, &mut |_, _| {})?;
             Ok((prompt, found.into_iter().next().unwrap_or_default()))
         };
-        rows.iter().map(|(media, _)| *media).zip(prompts).map(alone).collect()
+        media.into_iter().zip(prompts).map(alone).collect()
     }
 
     /// Maximum batch size: at most 16 rows, whose key/value caches of a thousand tokens each stay within 1 GB.
@@ -164,14 +203,12 @@ impl Pipeline {
         })
     }
 
-    /// Number of tokens of a request's prompt, and of those that prompt and output may have together.
+    /// Number of tokens that prompt and output may have together.
     ///
     /// # Errors
-    /// If the model does not generate text or does not support the request.
-    pub fn context_length(&self, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<[usize; 2]> {
-        let positions = self.generator()?.decoder().config().max_positions;
-        let prompt = self.prompt(media, request)?;
-        Ok([prompt.decoder_input_ids.len(), usize::try_from(positions).unwrap_or(0)])
+    /// If the model does not generate text.
+    pub fn max_positions(&self) -> Result<usize> {
+        Ok(usize::try_from(self.generator()?.decoder().config().max_positions).unwrap_or(0))
     }
 
     /// Checks that the model has enough positions for prompt and output.

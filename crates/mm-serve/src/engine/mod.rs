@@ -21,4 +21,4 @@ pub(crate) use job::{EmbedJob, Prompt, Question, Speech};
 pub(crate) use model::{Capability, LoadedModel};
 pub(crate) use pool::ModelPool;
 pub(crate) use room::Room;
-pub(crate) use texts::with_new_seed;
+pub(crate) use texts::{Encoded, with_new_seed};

@@ -1,7 +1,7 @@
 //! What a prompt leaves of a model's positions.
 
 use crate::error::ApiError;
-use mm_reason::{Pipeline, Request, pretrained::EncodedMedia};
+use mm_reason::{Pipeline, pretrained::Prompt};
 
 /// What a prompt leaves of a model's positions.
 #[derive(Debug, Clone, Copy)]
@@ -13,15 +13,9 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// That of a request.
-    pub(crate) fn of(
-        pipeline: &Pipeline,
-        media: Option<&EncodedMedia>,
-        request: Request<'_>,
-    ) -> Result<Self, ApiError> {
-        let [prompt, positions] =
-            pipeline.context_length(media, request).map_err(|error| ApiError::from(error).with_param("messages"))?;
-        Ok(Self { prompt, positions })
+    /// That of a prompt.
+    pub(crate) fn of(pipeline: &Pipeline, prompt: &Prompt) -> Result<Self, ApiError> {
+        Ok(Self { prompt: prompt.decoder_input_ids.len(), positions: pipeline.max_positions()? })
     }
 
     /// New tokens that fit.

@@ -5,40 +5,68 @@ use super::{
     model::LoadedModel,
     room::Room,
 };
-use crate::error::ApiError;
-use mm_core::Source;
+use crate::{conversation::Conversation, error::ApiError};
+use mm_core::{Modality, Source};
 use mm_reason::{
     Generation, Pipeline, Request,
     generate::{GenerationConfig, LogitsProcessors},
-    pretrained::EncodedMedia,
+    pretrained::{EncodedMedia, Prompt as TokenIds},
 };
 use mm_tasks::captioning::Captioning;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use tokio::sync::oneshot::Sender;
 
 /// A request with its options.
-struct Text {
-    prompt: Prompt,
-    /// Its image or video, where the model encodes it before.
-    media: Option<EncodedMedia>,
+struct Text<I> {
+    input: I,
     config: GenerationConfig,
     reply: Sender<Result<Generation, ApiError>>,
 }
 
-impl Text {
+/// A prompt's tokens, and its image or video as the model encodes it.
+pub(crate) struct Encoded {
+    pub(crate) media: Option<EncodedMedia>,
+    pub(crate) prompt: TokenIds,
+}
+
+impl Encoded {
+    /// That of a conversation.
+    pub(crate) fn chat(pipeline: &Pipeline, conversation: &Conversation) -> Result<Self, ApiError> {
+        let media = pipeline.encode_conversation(&conversation.media)?;
+        let prompt = pipeline.prompt(media.as_ref(), Request::Chat(&conversation.messages));
+        let prompt = prompt.map_err(|error| ApiError::from(error).with_param("messages"))?;
+        Ok(Self { media, prompt })
+    }
+
+    fn caption(
+        pipeline: &Pipeline,
+        modality: &Modality,
+        source: &Source,
+        start: Option<&str>,
+    ) -> Result<Self, ApiError> {
+        let media = Some(pipeline.encode_media(modality, std::slice::from_ref(source))?);
+        let prompt = pipeline.prompt(media.as_ref(), Request::Caption(start))?;
+        Ok(Self { media, prompt })
+    }
+
     /// A request of a pipeline, whose prompt bounds the new tokens.
     fn read(
         pipeline: &Pipeline,
         base: &GenerationConfig,
         (prompt, overrides): (Prompt, Overrides),
-    ) -> Result<(Prompt, Option<EncodedMedia>, GenerationConfig), ApiError> {
-        let media = encode(pipeline, &prompt)?;
-        let room = match &prompt {
-            Prompt::Caption { .. } => None,
-            Prompt::Chat(_) => Some(Room::of(pipeline, media.as_ref(), request(&prompt))?),
+    ) -> Result<(Self, GenerationConfig), ApiError> {
+        let (encoded, room) = match &prompt {
+            Prompt::Caption { modality, source, start } => {
+                (Self::caption(pipeline, modality, source, start.as_deref())?, None)
+            }
+            Prompt::Chat(conversation) => {
+                let encoded = Self::chat(pipeline, conversation)?;
+                let room = Room::of(pipeline, &encoded.prompt)?;
+                (encoded, Some(room))
+            }
         };
         let config = overrides(base, room)?;
-        Ok((prompt, media, config))
+        Ok((encoded, config))
     }
 }
 
@@ -53,12 +81,12 @@ pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &s
     match model {
         LoadedModel::Generator(pipeline) => {
             let base = with_new_seed(pipeline.generation.clone());
-            let texts = read(jobs, |input| Text::read(pipeline, &base, input));
+            let texts = read(jobs, |input| Encoded::read(pipeline, &base, input));
             group(texts, base.seed, name).into_iter().for_each(|texts| of_pipeline(pipeline, texts));
         }
         LoadedModel::Captioning(run) => {
             let base = with_new_seed(run.generation());
-            let texts = read(jobs, |(prompt, overrides)| Ok((prompt, None, overrides(&base, None)?)));
+            let texts = read(jobs, |(prompt, overrides)| Ok((prompt, overrides(&base, None)?)));
             group(texts, base.seed, name).into_iter().for_each(|texts| of_run(run, texts));
         }
         _ => {
@@ -69,14 +97,14 @@ pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &s
 }
 
 /// The requests with their options; those that are invalid are answered.
-fn read(
+fn read<I>(
     jobs: Vec<GenerateJob>,
-    read: impl Fn((Prompt, Overrides)) -> Result<(Prompt, Option<EncodedMedia>, GenerationConfig), ApiError>,
-) -> Vec<Text> {
+    read: impl Fn((Prompt, Overrides)) -> Result<(I, GenerationConfig), ApiError>,
+) -> Vec<Text<I>> {
     let mut texts = Vec::with_capacity(jobs.len());
     for Pending { input, reply } in jobs {
         match read(input) {
-            Ok((prompt, media, config)) => texts.push(Text { prompt, media, config, reply }),
+            Ok((input, config)) => texts.push(Text { input, config, reply }),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -85,8 +113,8 @@ fn read(
 
 /// The requests by their options, in their order. What is sampled with a seed of its own is alone: the rows of a batch draw
 /// in turn, and the text would depend on the others.
-fn group(texts: Vec<Text>, shared_seed: u64, name: &str) -> Vec<Vec<Text>> {
-    let may_share = |text: &Text| !text.config.do_sample || text.config.seed == shared_seed;
+fn group<I>(texts: Vec<Text<I>>, shared_seed: u64, name: &str) -> Vec<Vec<Text<I>>> {
+    let may_share = |text: &Text<I>| !text.config.do_sample || text.config.seed == shared_seed;
     group_by(texts, name, |one, other| one.config == other.config && may_share(one))
 }
 
@@ -105,47 +133,34 @@ pub(super) fn group_by<T>(jobs: Vec<T>, name: &str, same_options: impl Fn(&T, &T
     groups
 }
 
-fn of_pipeline(pipeline: &Pipeline, texts: Vec<Text>) {
+fn of_pipeline(pipeline: &Pipeline, texts: Vec<Text<Encoded>>) {
     let mut texts = texts.into_iter().peekable();
     while texts.peek().is_some() {
         generate_batch(pipeline, texts.by_ref().take(pipeline.max_batch_size()).collect());
     }
 }
 
-fn encode(pipeline: &Pipeline, prompt: &Prompt) -> Result<Option<EncodedMedia>, ApiError> {
-    Ok(match prompt {
-        Prompt::Caption { modality, source, .. } => {
-            Some(pipeline.encode_media(modality, std::slice::from_ref(source))?)
-        }
-        Prompt::Chat(conversation) => pipeline.encode_conversation(&conversation.media)?,
-    })
-}
-
-fn request(prompt: &Prompt) -> Request<'_> {
-    match prompt {
-        Prompt::Caption { start, .. } => Request::Caption(start.as_deref()),
-        Prompt::Chat(conversation) => Request::Chat(&conversation.messages),
-    }
-}
-
 /// Generates texts with the same options. It ends early where all clients have gone.
-fn generate_batch(pipeline: &Pipeline, texts: Vec<Text>) {
-    let rows: Vec<_> = texts.iter().map(|text| (text.media.as_ref(), request(&text.prompt))).collect();
-    let all_gone = || texts.iter().all(|text| text.reply.is_closed());
+fn generate_batch(pipeline: &Pipeline, texts: Vec<Text<Encoded>>) {
+    let config = texts[0].config.clone();
+    let (inputs, replies): (Vec<Encoded>, Vec<_>) = texts.into_iter().map(|text| (text.input, text.reply)).unzip();
+    let (media, prompts): (Vec<_>, Vec<_>) = inputs.into_iter().map(|input| (input.media, input.prompt)).unzip();
+    let rows = media.iter().map(Option::as_ref).zip(prompts).collect();
+    let all_gone = || replies.iter().all(Sender::is_closed);
     let processors = LogitsProcessors { interrupt: Some(&all_gone), ..LogitsProcessors::default() };
-    let found = pipeline.generate_text_batch(&rows, &texts[0].config, &processors);
-    for (text, generation) in texts.into_iter().zip(found) {
+    let found = pipeline.generate_text_batch_from_prompts(rows, &config, &processors);
+    for (reply, generation) in replies.into_iter().zip(found) {
         // A client that has gone takes no reply.
-        let _ = text.reply.send(generation.map_err(ApiError::from));
+        let _ = reply.send(generation.map_err(ApiError::from));
     }
 }
 
 /// The captions of a run. Where one image cannot be read, each is captioned alone.
-fn of_run(run: &Captioning, texts: Vec<Text>) {
+fn of_run(run: &Captioning, texts: Vec<Text<Prompt>>) {
     let (mut sources, mut replies): (Vec<Source>, Vec<_>) = (Vec::new(), Vec::new());
     let config = texts[0].config.clone();
-    for Text { prompt, reply, .. } in texts {
-        match prompt {
+    for Text { input, reply, .. } in texts {
+        match input {
             Prompt::Caption { source, start: None, .. } => {
                 sources.push(source);
                 replies.push(reply);

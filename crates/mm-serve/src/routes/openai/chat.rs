@@ -3,7 +3,7 @@
 use super::generation::GenerationOptions;
 use crate::{
     conversation::Conversation,
-    engine::{Capability, LoadedModel, ModelHandle, Prompt, Room, with_new_seed},
+    engine::{Capability, Encoded, LoadedModel, ModelHandle, Prompt, Room, with_new_seed},
     error::ApiError,
     routes::{body::BodyWith, middleware::Permit},
     state::Shared,
@@ -17,9 +17,9 @@ use axum::{
     },
 };
 use mm_reason::{
-    Generation, Pipeline, Request,
+    Generation, Pipeline,
     generate::{GenerationConfig, LogitsProcessors},
-    pretrained::{EncodedMedia, TextStream},
+    pretrained::TextStream,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -209,23 +209,21 @@ fn pipeline(model: &LoadedModel) -> Result<&Pipeline, ApiError> {
 /// A conversation whose options and length were checked.
 struct Checked<'a> {
     pipeline: &'a Pipeline,
-    media: Option<EncodedMedia>,
-    request: Request<'a>,
+    encoded: Encoded,
     config: GenerationConfig,
 }
 
 impl<'a> Checked<'a> {
     fn new(
         model: Result<&'a mut LoadedModel, ApiError>,
-        conversation: &'a Conversation,
+        conversation: &Conversation,
         config: impl FnOnce(&GenerationConfig, Room) -> Result<GenerationConfig, ApiError>,
     ) -> Result<Self, ApiError> {
         let pipeline = pipeline(model?)?;
-        let media = pipeline.encode_conversation(&conversation.media)?;
-        let request = Request::Chat(&conversation.messages);
-        let room = Room::of(pipeline, media.as_ref(), request)?;
+        let encoded = Encoded::chat(pipeline, conversation)?;
+        let room = Room::of(pipeline, &encoded.prompt)?;
         let config = config(&with_new_seed(pipeline.generation.clone()), room)?;
-        Ok(Self { pipeline, media, request, config })
+        Ok(Self { pipeline, encoded, config })
     }
 
     /// One answer; `on_text` receives its parts as they come. It ends early once `interrupt` is set. Parts before a
@@ -240,8 +238,9 @@ impl<'a> Checked<'a> {
         };
         let is_set = || interrupt.load(Ordering::Relaxed);
         let processors = LogitsProcessors { interrupt: Some(&is_set), ..LogitsProcessors::default() };
-        let (media, config) = (self.media.as_ref(), &self.config);
-        let answers = self.pipeline.generate_text(media, self.request, config, &processors, &mut on_token)?;
+        let Encoded { media, prompt } = &self.encoded;
+        let (media, config) = (media.as_ref(), &self.config);
+        let answers = self.pipeline.generate_text_from_prompt(media, prompt, config, &processors, &mut on_token)?;
         let answer = answers.into_iter().flatten().next();
         let answer = answer.ok_or_else(|| ApiError::internal("the model generated nothing"))?;
         let rest = held.rest(&answer.text);
