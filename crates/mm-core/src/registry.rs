@@ -69,15 +69,16 @@ where
     }
 }
 
-type Proposer = Box<dyn Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync>;
-type ColumnRecognizer = Box<dyn Fn(&str, &[&serde_json::Value]) -> bool + Send + Sync>;
+type Proposer = Arc<dyn Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync>;
+type ColumnRecognizer = Arc<dyn Fn(&str, &[&serde_json::Value]) -> bool + Send + Sync>;
 
 /// Encoder factories by the `kind` in a config, and proposals and the recognition of columns by modality.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Registry {
-    factories: BTreeMap<String, Box<dyn EncoderFactory>>,
+    factories: BTreeMap<String, Arc<dyn EncoderFactory>>,
     proposers: BTreeMap<String, Proposer>,
     recognizers: BTreeMap<String, ColumnRecognizer>,
+    stays_loaded: bool,
 }
 
 impl Registry {
@@ -98,7 +99,7 @@ impl Registry {
     /// Adds (or replaces) an encoder kind, built by a factory; for kinds with a setting that is derived from training
     /// values.
     pub fn register_factory(&mut self, kind: &str, factory: impl EncoderFactory + 'static) -> &mut Self {
-        self.factories.insert(kind.to_owned(), Box::new(factory));
+        self.factories.insert(kind.to_owned(), Arc::new(factory));
         self
     }
 
@@ -108,7 +109,7 @@ impl Registry {
         modality: &str,
         propose: impl Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync + 'static,
     ) -> &mut Self {
-        self.proposers.insert(modality.to_owned(), Box::new(propose));
+        self.proposers.insert(modality.to_owned(), Arc::new(propose));
         self
     }
 
@@ -130,7 +131,7 @@ impl Registry {
         modality: &str,
         recognize: impl Fn(&str, &[&serde_json::Value]) -> bool + Send + Sync + 'static,
     ) -> &mut Self {
-        self.recognizers.insert(modality.to_owned(), Box::new(recognize));
+        self.recognizers.insert(modality.to_owned(), Arc::new(recognize));
         self
     }
 
@@ -192,6 +193,12 @@ impl Registry {
         self.factories.keys().map(String::as_str)
     }
 
+    /// This registry for models that stay loaded, as those of a server: it builds encoders in a scope in decode mode (see
+    /// [`Scope::decode_mode`]).
+    pub fn for_loaded_models(&self) -> Self {
+        Self { stays_loaded: true, ..self.clone() }
+    }
+
     /// Builds the encoder that `settings.kind` names from the other settings.
     ///
     /// # Errors
@@ -204,7 +211,16 @@ impl Registry {
             .and_then(|k| k.as_str().map(ToOwned::to_owned))
             .ok_or_else(|| Error::config(format!("{}.kind", context.field), "nothing", "the name of an encoder"))?;
         let factory = self.factories.get(&kind).ok_or_else(|| Error::unknown("encoder kind", &kind, self.names()))?;
-        factory.build(&settings, context)
+        if !self.stays_loaded {
+            return factory.build(&settings, context);
+        }
+        let context = BuildContext {
+            scope: context.scope.decode_mode(),
+            base_dir: context.base_dir.clone(),
+            field: context.field.clone(),
+            registry: context.registry,
+        };
+        factory.build(&settings, &context)
     }
 }
 
@@ -253,5 +269,23 @@ mod tests {
             BuildContext { scope: params.scope(), base_dir: PathBuf::new(), field: "text".into(), registry: &registry };
         let error = registry.build(&unknown, &context).err().unwrap().to_string();
         assert!(error.contains("did you mean `bag`"), "{error}");
+    }
+
+    #[test]
+    fn encoders_of_models_that_stay_loaded_are_built_in_decode_mode() {
+        let mut registry = Registry::new();
+        let mode = |_: &toml::Value, context: &BuildContext<'_>| -> Result<BuiltEncoder> {
+            Err(Error::Sample(format!("decode mode: {}", context.scope.is_decode_mode())))
+        };
+        registry.register_encoder("mode", mode);
+        let settings: toml::Value = toml::from_str("kind = \"mode\"").unwrap();
+        let params = crate::Params::new(crate::Device::Cpu);
+        let built = |registry: &Registry| {
+            let context =
+                BuildContext { scope: params.scope(), base_dir: PathBuf::new(), field: "text".into(), registry };
+            registry.build(&settings, &context).err().unwrap().to_string()
+        };
+        assert_eq!(built(&registry), "decode mode: false");
+        assert_eq!(built(&registry.for_loaded_models()), "decode mode: true");
     }
 }

@@ -85,9 +85,14 @@ struct PretrainedSettings {
 
 fn pretrained(settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
     let settings: PretrainedSettings = config::parse(settings, &context.field)?;
-    let (device, trainable_layers) = (context.scope.device(), settings.trainable_layers);
-    let options =
-        LoadOptions { device, trainable_layers, transparency: settings.transparency, ..LoadOptions::default() };
+    let trainable_layers = settings.trainable_layers;
+    let options = LoadOptions {
+        device: context.scope.device(),
+        trainable_layers,
+        transparency: settings.transparency,
+        stays_loaded: context.scope.is_decode_mode(),
+        ..LoadOptions::default()
+    };
     let model = Pretrained::load_with(&locate(&settings.path, &context.base_dir), options)?;
     let (tower, params, mut fingerprint) = model.into_tower(settings.modality.as_ref())?;
     context.scope.merge(&params);

@@ -54,7 +54,7 @@ impl Server {
         device: Device,
     ) -> Self {
         let context = LoadContext {
-            encoders: encoders.into(),
+            encoders: Arc::new(encoders.into().for_loaded_models()),
             tasks: tasks.into(),
             device,
             max_batch_tokens: config.limits.max_batch_tokens,
