@@ -5,6 +5,9 @@ use crate::{
     common::{Workspace, fixture, mm, text},
     data_uri, model,
 };
+use mm_core::{Modality, Source};
+use mm_reason::{Pipeline, Request};
+use mm_repr::LoadOptions;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -190,12 +193,28 @@ fn concurrent_requests_for_texts_are_one_batch_and_each_gets_its_own() {
     }
 }
 
+/// The name of the language whose token is the most probable one for a recording.
+fn detected_language(recording: &Path) -> &'static str {
+    let model = Pipeline::load(&fixture("mm-reason", "whisper-multilingual"), LoadOptions::default()).unwrap();
+    let media = model.encode_media(&Modality::AUDIO, &[Source::Path(recording.into())]).unwrap();
+    let request = Request::Transcribe { language: None, timestamps: true };
+    let prompt = model.prompt(Some(&media), request).unwrap();
+    match model.tokenizer.id_to_token(prompt.decoder_input_ids[1]).unwrap().as_str() {
+        "<|en|>" => "english",
+        "<|de|>" => "german",
+        "<|fr|>" => "french",
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn speech_is_transcribed_in_every_format() {
     let workspace = Workspace::new();
     let folder = workspace.path();
     let whisper = fixture("mm-reason", "whisper-english");
-    let server = Server::start(&["--model", &model("whisper", "mm-reason", "whisper-english")], folder, &[]);
+    let english = model("whisper", "mm-reason", "whisper-english");
+    let several = model("several", "mm-reason", "whisper-multilingual");
+    let server = Server::start(&["--model", &english, "--model", &several], folder, &[]);
     let expected = line(&["transcribe", "--model", whisper.to_str().unwrap(), "--audio", "1.wav"], folder);
     let expected = expected["text"].as_str().unwrap().trim();
     let post = |fields: &[(&str, &str)], file: &[u8]| post_speech(&server, fields, file);
@@ -203,7 +222,15 @@ fn speech_is_transcribed_in_every_format() {
     assert_eq!(post(&[("model", "whisper")], &file).json()["text"], expected);
     assert_eq!(post(&[("response_format", "text")], &file).text.trim(), expected);
     let verbose = post(&[("response_format", "verbose_json")], &file).json();
-    assert!(verbose["segments"].is_array(), "{verbose}");
+    assert!(verbose["segments"].is_array() && verbose["language"] == "english", "{verbose}");
+    // The language has its English name, whether it is given or detected.
+    let in_language = |language: &str| {
+        let fields = [("model", "several"), ("response_format", "verbose_json"), ("language", language)];
+        post(&fields, &file).json()
+    };
+    assert_eq!(in_language("de")["language"], "german");
+    assert_eq!(in_language("French")["language"], "french");
+    assert_eq!(in_language("")["language"], detected_language(&folder.join("1.wav")));
     let seconds = mm_data::decode::decode_audio_bytes(&file, None).unwrap().seconds();
     assert!((verbose["duration"].as_f64().unwrap() - seconds).abs() < 1e-6, "{verbose}");
     assert!(post(&[("response_format", "vtt")], &file).text.starts_with("WEBVTT"));

@@ -92,6 +92,7 @@ fn a_tool_transcribes_captions_and_answers() {
     let transcript = call(&server, "transcribe", json!({"audio": data_uri(&speech, "audio/wav")}));
     assert!(transcript["structuredContent"]["text"].is_string(), "{transcript}");
     assert!(transcript["structuredContent"]["segments"].is_array(), "{transcript}");
+    assert!(transcript["structuredContent"]["language"].is_string(), "{transcript}");
     assert!(refused(&call(&server, "transcribe", json!({"audio": "aGk="}))).starts_with("audio: "));
     let photo = data_uri(&fixture("mm-repr", "photo.png"), "image/png");
     let caption = call(&server, "caption", json!({"image": photo, "max_new_tokens": 5}));

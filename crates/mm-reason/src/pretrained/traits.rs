@@ -102,6 +102,11 @@ pub(super) trait ConditionalGenerator {
         None
     }
 
+    /// The English name of the language of a transcription's prompt, where the model says it.
+    fn spoken_language(&self, _tokenizer: &Tokenizer, _prompt: &Prompt) -> Option<&'static str> {
+        None
+    }
+
     /// Changes the options of a checkpoint where the family's meaning differs.
     fn adjust_config(&self, _config: &mut GenerationConfig) {}
 }

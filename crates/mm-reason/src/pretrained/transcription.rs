@@ -29,6 +29,9 @@ pub struct Segment {
 pub struct Transcript {
     /// The whole text.
     pub text: String,
+    /// The English name of the spoken language: the one that was given or detected, or the only one of the model. `None`
+    /// where the model does not say.
+    pub language: Option<&'static str>,
     /// Segments, where timestamps were requested or the recording is longer than a window.
     pub segments: Vec<Segment>,
     /// Whether the text of a window was cut off at the maximum number of tokens.
@@ -138,7 +141,7 @@ impl Pipeline {
             return Err(Error::invalid_argument("audio", format!("{frames} frames"), expected));
         }
         let warnings = find_silence(&spectrogram)?;
-        let out = Transcript { text: String::new(), segments: Vec::new(), truncated: false, warnings };
+        let out = Transcript { text: String::new(), language: None, segments: Vec::new(), truncated: false, warnings };
         let timestamps = timestamps || long;
         Ok(Recording { spectrogram, frames, window, timestamps, position: 0, prompt: None, out })
     }
@@ -182,6 +185,7 @@ impl Pipeline {
         let rows: Vec<_> = windows.iter().map(|(media, prompt)| (Some(media), prompt)).collect();
         let found = self.generate_from_prompts(&rows, config, &processors, &mut |_, _| {})?;
         for ((recording, (_, prompt)), sequences) in recordings.iter_mut().zip(windows).zip(found) {
+            recording.out.language = self.generator()?.spoken_language(&self.tokenizer, &prompt);
             recording.prompt = Some(prompt);
             self.add_window(recording, &sequences[0])?;
         }

@@ -8,7 +8,7 @@ use super::{
     tokenizer::Tokenizer,
     traits::{ConditionalGenerator, MediaEncoder, PretrainedFamily},
     types::{EncodedMedia, Prompt, Request, TimestampTokens, TrainBatch},
-    whisper_languages::LANGUAGES,
+    whisper_languages::{LANGUAGES, language_name},
 };
 use crate::{
     Error, Result,
@@ -89,6 +89,8 @@ struct SpecialTokens {
     forced: Vec<Option<i64>>,
     task: Option<String>,
     language: Option<String>,
+    /// Whether it was trained on English alone.
+    is_english: bool,
     /// The latest first timestamp, in steps of 0.02 s.
     max_initial_timestamp: Option<i64>,
 }
@@ -153,6 +155,7 @@ impl SpecialTokens {
             forced: forced.map(|pair| pair[1].as_i64()).collect(),
             task: text("task"),
             language: text("language"),
+            is_english: generation["is_multilingual"] == false,
             max_initial_timestamp: generation["max_initial_timestamp_index"].as_i64(),
         }
     }
@@ -315,6 +318,14 @@ impl ConditionalGenerator for Whisper {
             max_initial: self.special.max_initial_timestamp,
             window_frames: self.window_frames,
         })
+    }
+
+    fn spoken_language(&self, tokenizer: &Tokenizer, prompt: &Prompt) -> Option<&'static str> {
+        let name = |id: &i64| {
+            let token = tokenizer.id_to_token(*id)?;
+            language_name(token.strip_prefix("<|")?.strip_suffix("|>")?)
+        };
+        prompt.decoder_input_ids.iter().find_map(name).or(self.special.is_english.then_some("english"))
     }
 
     fn adjust_config(&self, config: &mut GenerationConfig) {

@@ -1,5 +1,10 @@
 //! Names and codes of the languages in Whisper's vocabulary.
 
+/// The name of a language by its code; where it has several, the first.
+pub(super) fn language_name(code: &str) -> Option<&'static str> {
+    LANGUAGES.iter().find(|language| language.1 == code).map(|language| language.0)
+}
+
 /// Name and code of each language.
 #[rustfmt::skip]
 pub(super) const LANGUAGES: &[(&str, &str)] = &[

@@ -80,6 +80,8 @@ pub(super) struct TranscribeArguments {
 #[derive(Serialize)]
 pub(super) struct TranscribeResult {
     text: String,
+    /// The English name of the spoken language, where the model says it.
+    language: Option<&'static str>,
     segments: Vec<TimedText>,
     /// What may be wrong with it.
     warnings: Vec<String>,
@@ -109,6 +111,7 @@ pub(super) async fn transcribe(
         |segment: &Segment| TimedText { start: segment.start, end: segment.end, text: segment.text.trim().to_owned() };
     Ok(Json(TranscribeResult {
         text: transcript.text.trim().to_owned(),
+        language: transcript.language,
         segments: transcript.segments.iter().map(segment).collect(),
         warnings: transcript.warnings.iter().map(ToString::to_string).collect(),
         truncated: transcript.truncated,

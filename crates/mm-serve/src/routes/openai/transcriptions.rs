@@ -82,9 +82,8 @@ pub(crate) async fn transcriptions(
         temperature: form.temperature,
         timestamps: format.needs_timestamps(),
     };
-    let language = options.language.clone();
     let (transcript, seconds) = transcribe(&state, form.model.as_deref(), (file, "file"), options).await?;
-    Ok(respond(&transcript, seconds, language.as_deref(), format))
+    Ok(respond(&transcript, seconds, format))
 }
 
 /// How speech is transcribed.
@@ -172,7 +171,7 @@ fn rejected(error: MultipartError) -> ApiError {
     ApiError::new(kind, format!("the form cannot be read: {}", error.body_text()))
 }
 
-fn respond(transcript: &Transcript, seconds: f64, language: Option<&str>, format: Format) -> Response {
+fn respond(transcript: &Transcript, seconds: f64, format: Format) -> Response {
     let text = transcript.text.trim();
     let warnings: Vec<String> = transcript.warnings.iter().map(ToString::to_string).collect();
     match format {
@@ -186,7 +185,7 @@ fn respond(transcript: &Transcript, seconds: f64, language: Option<&str>, format
                 "task": "transcribe", "text": text, "duration": seconds, "segments": segments, "warnings": warnings,
                 "truncated": transcript.truncated,
             });
-            if let Some(language) = language {
+            if let Some(language) = transcript.language {
                 body["language"] = json!(language);
             }
             Json(body).into_response()
