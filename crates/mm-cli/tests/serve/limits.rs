@@ -54,11 +54,15 @@ fn a_server_with_keys_answers_those_who_have_one_within_their_rate() {
     let server = Server::start(&["--config", "serve.toml"], folder, &[("TEAM_KEY", "0123456789abcdef")]);
     let post =
         |headers: &[(&str, &str)]| server.post_bytes("/embed", "application/json", b"{\"inputs\": \"a\"}", headers);
-    post(&[]).refused(401, "Authorization: Bearer KEY");
-    post(&[("authorization", "Bearer 0123456789abcdeF")]).refused(401, "not one of");
+    // Errors have the form of their route.
+    post(&[]).refused_by_tei(401, "Validation", "Authorization: Bearer KEY");
+    post(&[("authorization", "Bearer 0123456789abcdeF")]).refused_by_tei(401, "Validation", "not one of");
+    server.post("/v1/embeddings", &json!({"input": "a"})).refused(401, "Authorization: Bearer KEY");
+    post(&[("origin", "https://example.org")]).refused_by_tei(403, "Validation", "");
     let key = [("authorization", "Bearer 0123456789abcdef")];
     let statuses: Vec<u16> = (0..4).map(|_| post(&key).status).collect();
     assert_eq!(statuses, [200, 200, 200, 429]);
+    post(&key).refused_by_tei(429, "Overloaded", "key team");
     assert!(post(&key).headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
     assert_eq!((server.get("/health").status, server.get("/metrics").status), (200, 401));
     refused(&["serve", "--config", "serve.toml", "--port", "0"], folder, &["key team", "TEAM_KEY"]);

@@ -44,6 +44,14 @@ impl Answer {
     }
 
     /// Asserts a refusal with OpenAI's body whose message contains `wanted`.
+    /// Asserts a refusal with the body of text-embeddings-inference whose message contains `wanted`.
+    pub fn refused_by_tei(&self, status: u16, kind: &str, wanted: &str) {
+        assert_eq!(self.status, status, "{}", self.text);
+        let body: Value = serde_json::from_str(&self.text).unwrap();
+        let message = body["error"].as_str().unwrap_or_else(|| panic!("{body}"));
+        assert!(body["error_type"] == kind && message.contains(wanted), "expected {kind} and {wanted:?} in {body}");
+    }
+
     pub fn refused(&self, status: u16, wanted: &str) {
         assert_eq!(self.status, status, "{}", self.text);
         let body: Value = serde_json::from_str(&self.text).unwrap();

@@ -1,7 +1,7 @@
 //! What every request passes through: its id and log line, the page that it is of, its key, and its place among the
 //! requests that are worked on.
 
-use super::origin;
+use super::{origin, tei};
 use crate::{
     error::{ApiError, Kind},
     state::Shared,
@@ -10,7 +10,7 @@ use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, header::AUTHORIZATION},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use std::{
     sync::{
@@ -66,7 +66,7 @@ pub(super) async fn admit(State(state): State<Shared>, mut request: Request, nex
             drop(permit);
             response
         }
-        Err(error) => error.into_response(),
+        Err(error) => tei::refusal(request.uri().path(), error),
     }
 }
 

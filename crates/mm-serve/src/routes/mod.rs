@@ -66,8 +66,9 @@ pub(crate) fn router(state: &Shared) -> Router {
         .fallback(|uri: axum::http::Uri| async move {
             ApiError::new(Kind::NotFound, format!("no route {}; GET /openapi.json lists them", uri.path()))
         })
-        .method_not_allowed_fallback(|| async {
-            ApiError::new(Kind::Method, "this route takes another method; GET /openapi.json lists them")
+        .method_not_allowed_fallback(|uri: axum::http::Uri| async move {
+            let error = ApiError::new(Kind::Method, "this route takes another method; GET /openapi.json lists them");
+            tei::refusal(uri.path(), error)
         })
         .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
         .layer(layers::from_fn_with_state(state.clone(), middleware::admit))

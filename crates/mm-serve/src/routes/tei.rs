@@ -11,12 +11,24 @@ use crate::{
     media::read_source,
     state::{AppState, Shared},
 };
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use mm_core::{Modality, Source};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
+
+/// Text-embeddings-inference's routes.
+const PATHS: [&str; 6] = ["/embed", "/embed_all", "/rerank", "/similarity", "/predict", "/info"];
+
+/// An error of a request that does not reach its route, in the form of that route.
+pub(super) fn refusal(path: &str, error: ApiError) -> Response {
+    if PATHS.contains(&path) { TeiError::from(error).into_response() } else { error.into_response() }
+}
 
 type TeiResult<T> = Result<Json<T>, TeiError>;
 
