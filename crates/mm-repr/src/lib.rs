@@ -32,7 +32,7 @@ pub mod word2vec;
 pub use classify::{CandidateLabels, ClassScore};
 pub use error::{Error, Result};
 pub use families::families;
-pub use family::{ContrastiveHead, LoadOptions, PretrainedEncoder, Tower};
+pub use family::{ContrastiveHead, LoadOptions, NamedPrompt, PretrainedEncoder, Tower};
 pub use joint::blip::{BLIP_VISION_DEFAULTS, BLIP_VISION_VARIANT, BlipTextConfig, blip_vision_weight_map};
 pub use json::read_json;
 pub use learners::LearnerRegistry;

@@ -163,10 +163,22 @@ impl Pretrained {
         })
     }
 
+    /// Like [`Self::embed_samples`], for texts that begin with a prompt whose tokens are not pooled; see
+    /// [`NamedPrompt::skipped`](crate::NamedPrompt::skipped).
+    pub fn embed_samples_after(&self, modality: &Modality, samples: &[Tensor], skipped: i64) -> Result<Tensor> {
+        let tower = self.tower(modality)?;
+        self.run_batched(tower, samples, |input| tower.encoder.embed_after_prompt(input, skipped))
+    }
+
     /// Features of one source, `[positions, dim]`.
     pub fn features(&self, modality: &Modality, source: &Source) -> Result<Tensor> {
+        let sample = self.tower(modality)?.processor.process(source, &mut ProcessContext::eval())?;
+        self.features_of_sample(modality, sample)
+    }
+
+    /// Like [`Self::features`], for a sample that one of the tower's processors has produced.
+    pub fn features_of_sample(&self, modality: &Modality, sample: Tensor) -> Result<Tensor> {
         let tower = self.tower(modality)?;
-        let sample = tower.processor.process(source, &mut ProcessContext::eval())?;
         let all = self.run_batched(tower, &[sample], |i| Ok(tower.encoder.encode(i, false)?.values))?;
         Ok(all.select(0, 0)?)
     }

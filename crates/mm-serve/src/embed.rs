@@ -6,8 +6,9 @@ use crate::{
     media::read_source,
     state::AppState,
 };
-use mm_core::{Modality, Pooling, ProcessContext, Processor, SendTensor, Source};
+use mm_core::{Modality, ProcessContext, Processor, SendTensor, Source};
 use mm_data::process_catching_panics;
+use mm_repr::NamedPrompt;
 use rayon::prelude::*;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,13 +29,13 @@ struct Sample {
     tensor: SendTensor,
 }
 
-/// Embeds inputs of any modalities that the model takes.
+/// Embeds inputs of any modalities that the model takes; texts with a prompt, or else with the model's default one.
 pub(crate) async fn embed(
     state: &AppState,
     model: &ModelHandle,
     info: &ModelInfo,
     inputs: Vec<(Modality, Source)>,
-    pooling: Option<Pooling>,
+    prompt: Option<&NamedPrompt>,
 ) -> Result<Embedded, ApiError> {
     check_count(state, inputs.len())?;
     let mut groups: BTreeMap<Modality, Vec<(usize, Source)>> = BTreeMap::new();
@@ -44,8 +45,10 @@ pub(crate) async fn embed(
     }
     let (mut pending, mut tokens, generation) = (Vec::new(), 0, info.generation);
     for (modality, sources) in groups {
-        let processor = info.processor(&modality)?.clone();
         let is_text = modality == Modality::TEXT;
+        let prompt = prompt.filter(|_| is_text);
+        let processor = prompt.map_or(info.processor(&modality)?, |prompt| &prompt.processor).clone();
+        let skipped = prompt.and_then(|prompt| prompt.skipped);
         let mut samples = state.decode(move || process(&processor, sources, is_text)).await?;
         tokens += if is_text { samples.iter().map(|sample| sample.length).sum() } else { 0 };
         samples.sort_by_key(|sample| sample.length);
@@ -55,7 +58,7 @@ pub(crate) async fn embed(
             let longest = part.last().map_or(0, |sample| sample.length);
             let (indices, tensors) = part.into_iter().map(|sample| (sample.index, sample.tensor)).unzip();
             let modality = modality.clone();
-            let job = |reply| EmbedJob { modality, pooling, samples: tensors, generation, longest, reply };
+            let job = |reply| EmbedJob { modality, skipped, samples: tensors, generation, longest, reply };
             let indices: Vec<usize> = indices;
             pending.push((indices, model.submit(job)?));
         }

@@ -7,6 +7,7 @@ use crate::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
+use std::{path::PathBuf, process::Command};
 
 #[test]
 fn vectors_are_those_of_mm_embed_in_every_shape_of_the_request() {
@@ -88,11 +89,61 @@ fn the_routes_of_text_embeddings_inference_answer_in_its_form() {
         ("/embed", json!({"inputs": []}), 422, "no inputs"),
         ("/embed", json!({"inputs": 3}), 422, "a text or a list of texts"),
         ("/embed", json!({}), 422, "inputs"),
-        ("/embed", json!({"inputs": "a", "prompt_name": "query"}), 422, "prompt_name"),
+        ("/embed", json!({"inputs": "a", "prompt_name": "query"}), 422, "model words has no prompts"),
+        ("/rerank", json!({"query": "a", "texts": ["a"], "prompt_name": "query"}), 422, "prompt_name"),
         ("/embed", json!({"inputs": "a", "truncation_direction": "Left"}), 422, "truncation_direction"),
         ("/embed_all", json!({"inputs": ""}), 422, "an empty text"),
     ] {
         server.post(route, &body).refused_by_tei(status, "Validation", wanted);
+    }
+}
+
+/// A copy of a model of the test fixtures whose texts begin with another prompt where none is asked for.
+fn with_default_prompt(workspace: &Workspace, name: &str, default: Value) -> PathBuf {
+    let copy = workspace.path().join(format!("{name} {default}").replace('"', ""));
+    let original = fixture("mm-repr", &format!("families/{name}"));
+    assert!(Command::new("cp").arg("-r").args([&original, &copy]).status().unwrap().success());
+    let file = copy.join("config_sentence_transformers.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    config["default_prompt_name"] = default;
+    std::fs::write(file, config.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn texts_begin_with_the_prompt_that_is_asked_for_or_with_the_default_one() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    // The second model does not pool the tokens of a prompt, of which "document" has none.
+    let names = ["sentence-last-prompt", "sentence-skipped-prompt"];
+    let models = names.map(|name| model(name, "mm-repr", &format!("families/{name}")));
+    let server = Server::start(&["--model", &models[0], "--model", &models[1]], folder, &[]);
+    for name in names {
+        let post = |route: &str, more: Value| {
+            let mut body = json!({"inputs": "the quick fox", "normalize": false, "model": name});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            server.post(route, &body)
+        };
+        let vector = |more: Value| numbers(&post("/embed", more).json()[0]);
+        let expected = |default: Value| {
+            let model = with_default_prompt(&workspace, name, default);
+            embedded(&model, &["--text", "the quick fox"], folder)
+        };
+        let (query, document) = (expected(json!("query")), expected(json!("document")));
+        assert_ne!(query, document);
+        assert_close(&vector(json!({})), &query);
+        assert_close(&vector(json!({"prompt_name": "query"})), &query);
+        assert_close(&vector(json!({"prompt_name": "document"})), &document);
+        assert_close(&document, &expected(Value::Null));
+        let unknown = post("/embed", json!({"prompt_name": "passage"}));
+        unknown.refused_by_tei(422, "Validation", "\"passage\", expected one of the prompts of model sentence-");
+        unknown.refused_by_tei(422, "Validation", "\"document\", \"query\"");
+        let tokens = |more: Value| post("/embed_all", more).json()[0].as_array().unwrap().len();
+        assert_eq!(tokens(json!({})), tokens(json!({"prompt_name": "query"})));
+        assert!(tokens(json!({})) > tokens(json!({"prompt_name": "document"})));
+        // A prompt takes its part of the model's length.
+        let long = json!({"inputs": "fox ".repeat(300), "truncate": false, "prompt_name": "document"});
+        post("/embed", long).refused_by_tei(413, "Validation", "tokens");
     }
 }
 

@@ -17,6 +17,6 @@ pub use config::{labels, num_labels};
 pub use derived::Derived;
 pub use fingerprint::Fingerprint;
 pub use load::{FineTuneOptions, LoadOptions, Loaded, load, load_for_fine_tuning};
-pub use model::{ContrastiveHead, Family, Model, PretrainedEncoder, Tower};
+pub use model::{ContrastiveHead, Family, Model, NamedPrompt, PretrainedEncoder, Tower};
 pub(crate) use pooled::Pooled;
 pub use weight_map::{WeightMap, detect_prefix};

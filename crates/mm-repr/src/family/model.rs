@@ -4,7 +4,7 @@ use super::{builder::ModelBuilder, weight_map::WeightMap};
 use crate::Result;
 use mm_core::{Checkpoint, Encoder, Features, Input, Module, Processor, Tensor, nn::Linear};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A pretrained encoder, with a classifier where its checkpoint has one.
 pub trait PretrainedEncoder: Encoder {
@@ -27,6 +27,21 @@ pub trait PretrainedEncoder: Encoder {
     fn hidden_states(&self, _input: &Input) -> mm_core::Result<Option<Vec<Features>>> {
         Ok(None)
     }
+
+    /// Like [`Encoder::embed`] for texts that begin with a prompt, whose first `skipped` tokens are not pooled; see
+    /// [`NamedPrompt`].
+    fn embed_after_prompt(&self, input: &Input, _skipped: i64) -> mm_core::Result<Tensor> {
+        self.embed(input, false)
+    }
+}
+
+/// A prompt of a text encoder, as sentence-transformers folders have them.
+#[derive(Clone)]
+pub struct NamedPrompt {
+    /// Text → tensor, with the prompt in front of each text.
+    pub processor: Arc<dyn Processor>,
+    /// Number of tokens of the prompt, where the encoder does not pool them; `None` where it pools all tokens.
+    pub skipped: Option<i64>,
 }
 
 /// One modality of a pretrained model: preprocessing and encoder.
@@ -35,12 +50,14 @@ pub struct Tower {
     pub processor: Arc<dyn Processor>,
     /// Batch of tensors → features.
     pub encoder: Box<dyn PretrainedEncoder>,
+    /// The prompts that can be asked for by name. `processor` prepends the default one, if there is one.
+    pub prompts: BTreeMap<String, NamedPrompt>,
 }
 
 impl Tower {
     /// Combines a processor with its encoder.
     pub fn new(processor: impl Processor + 'static, encoder: impl PretrainedEncoder + 'static) -> Self {
-        Self { processor: Arc::new(processor), encoder: Box::new(encoder) }
+        Self { processor: Arc::new(processor), encoder: Box::new(encoder), prompts: BTreeMap::new() }
     }
 }
 

@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     Result, checkpoint_config,
-    family::{Family, Model, ModelBuilder, Tower, WeightMap, detect_prefix},
+    family::{Family, Model, ModelBuilder, NamedPrompt, Tower, WeightMap, detect_prefix},
 };
 use mm_core::{Checkpoint, nn::Activation};
+use std::{collections::BTreeMap, sync::Arc};
 
 checkpoint_config! {
     /// transformers' `DistilBertConfig`.
@@ -120,5 +121,11 @@ fn build(b: &ModelBuilder<'_>, config: &BertConfig, variant: Variant) -> Result<
     let processor = text_processor(b, network.max_length(), config.vocab_size)?;
     let prompt_length = processor.prompt_length()? as i64;
     let device = b.scope.device();
-    Ok(Tower::new(processor, SentenceEncoder::new(b.folder, network, b.layer.is_some(), prompt_length, device)?).into())
+    let encoder = SentenceEncoder::new(b.folder, network, b.layer.is_some(), prompt_length, device)?;
+    let mut prompts = BTreeMap::new();
+    for (name, processor) in processor.with_each_prompt() {
+        let skipped = (!encoder.pools_prompt()).then(|| processor.prompt_length()).transpose()?;
+        prompts.insert(name, NamedPrompt { processor: Arc::new(processor), skipped: skipped.map(|n| n as i64) });
+    }
+    Ok(Tower { prompts, ..Tower::new(processor, encoder) }.into())
 }

@@ -3,6 +3,7 @@
 mod added_tokens;
 mod bert;
 mod lstm;
+mod prompts;
 mod sentence;
 mod sentencepiece;
 mod source;

@@ -18,7 +18,9 @@ pub struct SentenceEncoder {
     inner: TextTransformer,
     /// The results are concatenated.
     poolings: Vec<Pooling>,
-    /// Number of tokens at the start that are not pooled (a prompt, with `include_prompt = false`).
+    /// Whether a prompt is pooled as well; `include_prompt` of the pooling.
+    pools_prompt: bool,
+    /// Number of tokens at the start that are not pooled: those of the default prompt, where prompts are not pooled.
     skipped: i64,
     modules: Vec<PostModule>,
 }
@@ -41,7 +43,8 @@ impl SentenceEncoder {
         device: Device,
     ) -> Result<Self> {
         let mut dim = inner.dim();
-        let mut encoder = Self { inner, poolings: vec![Pooling::Mean], skipped: 0, modules: Vec::new() };
+        let mut encoder =
+            Self { inner, poolings: vec![Pooling::Mean], pools_prompt: true, skipped: 0, modules: Vec::new() };
         // An older layout has the transformer in a folder below that of modules.json.
         let parent = folder.parent().filter(|p| p.join("modules.json").exists());
         let top = if folder.join("modules.json").exists() { Some(folder) } else { parent };
@@ -55,7 +58,8 @@ impl SentenceEncoder {
                 "Pooling" => {
                     let config = module_folder.join("config.json");
                     encoder.poolings = poolings(&config)?;
-                    encoder.skipped = if read_json(&config)?["include_prompt"] == false { prompt_length } else { 0 };
+                    encoder.pools_prompt = read_json(&config)?["include_prompt"] != false;
+                    encoder.skipped = if encoder.pools_prompt { 0 } else { prompt_length };
                     dim *= encoder.poolings.len() as i64;
                 }
                 "Dense" => {
@@ -75,14 +79,36 @@ impl SentenceEncoder {
 }
 
 impl SentenceEncoder {
+    /// Whether the tokens of a prompt are pooled like others.
+    pub(super) fn pools_prompt(&self) -> bool {
+        self.pools_prompt
+    }
+
+    /// The embedding of features, of which the first `skipped` of each row are not pooled.
+    fn embed_features(&self, features: &Features, skipped: i64, train: bool) -> mm_core::Result<Tensor> {
+        let pooled = Self::without_prompt(features, skipped)?;
+        let pooled = self.poolings.iter().map(|p| pooled.pool(*p)).collect::<mm_core::Result<Vec<_>>>()?;
+        let mut x = Tensor::cat(&pooled.iter().collect::<Vec<_>>(), -1)?; // [batch, dim]
+        for module in &self.modules {
+            x = match module {
+                PostModule::Dense(layer, activation) => {
+                    // The layer's weights are in float32: they are small.
+                    activation.apply(&layer.forward(&x.to_dtype(DType::F32)?, train)?)?
+                }
+                PostModule::Normalize => x.normalize()?,
+            };
+        }
+        Ok(x)
+    }
+
     /// The features that are pooled: all valid ones but those of the prompt.
-    fn without_prompt(&self, features: &Features) -> mm_core::Result<Features> {
-        if self.skipped == 0 {
+    fn without_prompt(features: &Features, skipped: i64) -> mm_core::Result<Features> {
+        if skipped == 0 {
             return Ok(features.clone());
         }
         let values = &features.values;
         let (rows, length) = (values.size(0)?, values.size(1)?);
-        let text = Tensor::arange(0, length, values.device())?.gt_scalar(self.skipped as f64 - 0.5)?; // [length]
+        let text = Tensor::arange(0, length, values.device())?.gt_scalar(skipped as f64 - 0.5)?; // [length]
         let text = text.unsqueeze(0)?.expand(&[rows, -1])?;
         let mask = features.mask.as_ref().map_or_else(|| Ok(text.clone()), |mask| mask.logical_and(&text))?;
         Features::new(values.clone(), Some(mask))
@@ -170,19 +196,8 @@ impl Encoder for SentenceEncoder {
 
     fn encode_and_embed(&self, input: &Input, train: bool) -> mm_core::Result<(Features, Tensor)> {
         let features = self.inner.encode(input, train)?;
-        let pooled = self.without_prompt(&features)?;
-        let pooled = self.poolings.iter().map(|p| pooled.pool(*p)).collect::<mm_core::Result<Vec<_>>>()?;
-        let mut x = Tensor::cat(&pooled.iter().collect::<Vec<_>>(), -1)?; // [batch, dim]
-        for module in &self.modules {
-            x = match module {
-                PostModule::Dense(layer, activation) => {
-                    // The layer's weights are in float32: they are small.
-                    activation.apply(&layer.forward(&x.to_dtype(DType::F32)?, train)?)?
-                }
-                PostModule::Normalize => x.normalize()?,
-            };
-        }
-        Ok((features, x))
+        let embedding = self.embed_features(&features, self.skipped, train)?;
+        Ok((features, embedding))
     }
 
     fn dim(&self) -> i64 {
@@ -205,5 +220,9 @@ impl Encoder for SentenceEncoder {
 impl PretrainedEncoder for SentenceEncoder {
     fn hidden_states(&self, input: &Input) -> mm_core::Result<Option<Vec<Features>>> {
         self.inner.hidden_states(input).map(Some)
+    }
+
+    fn embed_after_prompt(&self, input: &Input, skipped: i64) -> mm_core::Result<Tensor> {
+        self.embed_features(&self.inner.encode(input, false)?, skipped, false)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     added_tokens::{add_missing_tokens, add_tokens},
+    prompts::Prompts,
     sentencepiece,
     source::read_text,
     vocab_files::{byte_pair_tokenizer, word_piece_tokenizer},
@@ -11,7 +12,10 @@ use mm_core::{Error as CoreError, ProcessContext, Processor, Source, Tensor};
 use serde_json::Value;
 use std::{
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokenizers::{
     PaddingParams, PaddingStrategy, Tokenizer, TruncationParams,
@@ -35,14 +39,17 @@ const TOKENIZER_FILES: [&str; 9] = [
 /// A text is tokenized as it is written: it is normalized (Unicode's NFC or NFKC, lower case, accents) where the
 /// checkpoint's own files say so and nowhere else, so that a decomposed `é` may have other tokens than a composed one.
 pub struct TextProcessor {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     pad_id: i64,
     max_length: usize,
-    /// Prepended to each text (sentence-transformers' default prompt).
+    /// Prepended to each text (sentence-transformers' default prompt, unless another was chosen).
     prompt: String,
+    /// The prompts to choose among.
+    prompts: Prompts,
     /// Whether all texts are padded to the limit and the padding is not masked (SigLIP).
     fixed_length: bool,
     num_truncated: AtomicUsize,
+    /// Of everything but the prompt.
     fingerprint: String,
 }
 
@@ -66,7 +73,7 @@ impl TextProcessor {
             .with_truncation(Some(truncation))
             .map_err(|e| Error::folder(folder, format!("cannot truncate at {max_length} tokens: {e}")))?;
         let pad_id = pad_id(folder, &tokenizer)?;
-        let prompt = default_prompt(files)?;
+        let prompts = Prompts::read(files)?;
         let lower_case = read_json(&files.join("sentence_bert_config.json"))?["do_lower_case"] == true;
         if lower_case {
             // Before the tokenizer's own normalization, and not for special tokens, as sentence-transformers does.
@@ -79,9 +86,10 @@ impl TextProcessor {
             hasher.update(&std::fs::read(folder.join(name)).unwrap_or_default()).update(&[0]);
         }
         Ok(Self {
-            fingerprint: format!("text {} {max_length} {lower_case} {prompt}", hasher.finalize().to_hex()),
-            prompt,
-            tokenizer,
+            fingerprint: format!("text {} {max_length} {lower_case}", hasher.finalize().to_hex()),
+            prompt: prompts.default_text().to_owned(),
+            prompts,
+            tokenizer: Arc::new(tokenizer),
             pad_id,
             max_length,
             fixed_length: false,
@@ -94,9 +102,26 @@ impl TextProcessor {
         let pad_id = u32::try_from(self.pad_id).unwrap_or(0);
         let pad_token = self.tokenizer.id_to_token(pad_id).unwrap_or_default();
         let strategy = PaddingStrategy::Fixed(self.max_length);
-        self.tokenizer.with_padding(Some(PaddingParams { strategy, pad_id, pad_token, ..PaddingParams::default() }));
+        let padding = PaddingParams { strategy, pad_id, pad_token, ..PaddingParams::default() };
+        Arc::make_mut(&mut self.tokenizer).with_padding(Some(padding));
         self.fixed_length = true;
         self
+    }
+
+    /// One for each of the folder's prompts, by name: they share the tokenizer, and count what they truncate alone.
+    pub(super) fn with_each_prompt(&self) -> Vec<(String, Self)> {
+        let with_prompt = |(name, prompt): (&String, &String)| {
+            let processor = Self {
+                tokenizer: self.tokenizer.clone(),
+                prompt: prompt.clone(),
+                prompts: self.prompts.clone(),
+                num_truncated: AtomicUsize::new(0),
+                fingerprint: self.fingerprint.clone(),
+                ..*self
+            };
+            (name.clone(), processor)
+        };
+        self.prompts.texts.iter().map(with_prompt).collect()
     }
 
     /// Token ids of a text.
@@ -120,7 +145,7 @@ impl TextProcessor {
         Ok(ids.iter().map(|id| i64::from(*id)).collect())
     }
 
-    /// Number of tokens at the start of each text that belong to the default prompt, the start token included; 0
+    /// Number of tokens at the start of each text that belong to the prompt, the start token included; 0
     /// without a prompt.
     ///
     /// # Errors
@@ -151,13 +176,6 @@ impl TextProcessor {
     pub fn max_length(&self) -> usize {
         self.max_length
     }
-}
-
-/// sentence-transformers' prompt that is prepended to each text; empty if there is none.
-fn default_prompt(folder: &Path) -> Result<String> {
-    let prompts = read_json(&folder.join("config_sentence_transformers.json"))?;
-    let name = prompts["default_prompt_name"].as_str();
-    Ok(name.and_then(|n| prompts["prompts"][n].as_str()).unwrap_or("").to_owned())
 }
 
 /// The padding token of the folder's configs, else the usual one of its tokenizer; 0 if it has none.
@@ -241,6 +259,6 @@ impl Processor for TextProcessor {
     }
 
     fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
+        format!("{} {}", self.fingerprint, self.prompt)
     }
 }

@@ -16,15 +16,15 @@ fn offer(waiting: &mut VecDeque<Job>, take: impl FnMut(Job) -> Option<Job>) {
     *waiting = std::mem::take(waiting).into_iter().filter_map(take).collect();
 }
 
-/// The first job with those behind it that fit: of the same modality and pooling, within the budget. A job that alone
-/// exceeds the budget is a batch of its own, which the model divides.
+/// The first job with those behind it that fit: of the same modality and with as many tokens that are not pooled, within
+/// the budget. A job that alone exceeds the budget is a batch of its own, which the model divides.
 pub(super) fn complete(first: EmbedJob, waiting: &mut VecDeque<Job>, budget: Budget) -> Vec<EmbedJob> {
     let (mut rows, mut longest) = (first.samples.len(), first.longest);
     let mut batch = vec![first];
     offer(waiting, |job| match job {
         Job::Embed(job)
             if job.modality == batch[0].modality
-                && job.pooling == batch[0].pooling
+                && job.skipped == batch[0].skipped
                 && rows + job.samples.len() <= budget.rows
                 && (rows + job.samples.len()) * longest.max(job.longest) <= budget.tokens =>
         {
@@ -72,7 +72,7 @@ mod tests {
         EmbedJob {
             generation: 0,
             modality: modality.clone(),
-            pooling: None,
+            skipped: None,
             samples: lengths.iter().map(sample).collect(),
             longest: lengths.iter().copied().max().unwrap_or(0) as usize,
             reply: oneshot::channel().0,

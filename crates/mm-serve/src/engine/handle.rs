@@ -5,9 +5,10 @@ use super::{
     model::{Capability, LoadedModel},
     queue::Queue,
 };
-use crate::error::{ApiError, Kind};
+use crate::error::{ApiError, Kind, shortened};
 use mm_core::{Modality, Processor};
 use mm_reason::{Generation, pretrained::Transcript};
+use mm_repr::NamedPrompt;
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
@@ -24,6 +25,8 @@ pub(crate) struct ModelInfo {
     pub(crate) modalities: Vec<Modality>,
     /// Raw value → sample, for models that embed.
     pub(crate) processors: BTreeMap<Modality, Arc<dyn Processor>>,
+    /// The prompts of texts that requests may name.
+    pub(crate) prompts: BTreeMap<String, NamedPrompt>,
     /// Changes whenever the vectors would; none where it has no vectors.
     pub(crate) fingerprint: Option<String>,
 }
@@ -39,6 +42,20 @@ impl ModelInfo {
             let known = self.modalities.iter().map(Modality::name).collect::<Vec<_>>().join(" and ");
             ApiError::new(Kind::Invalid, format!("model {} takes {known}, not {modality}", self.name))
                 .with_param("input")
+        })
+    }
+}
+
+impl ModelInfo {
+    /// The prompt of a name.
+    pub(crate) fn prompt(&self, name: &str) -> Result<&NamedPrompt, ApiError> {
+        self.prompts.get(name).ok_or_else(|| {
+            let known: Vec<String> = self.prompts.keys().map(|known| format!("{known:?}")).collect();
+            let expected = match known.as_slice() {
+                [] => format!("none: model {} has no prompts", self.name),
+                known => format!("one of the prompts of model {}: {}", self.name, known.join(", ")),
+            };
+            ApiError::invalid("prompt_name", format!("{:?}", shortened(name)), expected)
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{model::LoadedModel, room::Room};
 use crate::{conversation::Conversation, error::ApiError};
-use mm_core::{Modality, Pooling, SendTensor, Source};
+use mm_core::{Modality, SendTensor, Source};
 use mm_reason::{Attribution, Generation, ScoredAnswer, generate::GenerationConfig, pretrained::Transcript};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 /// Vectors to be computed for the samples of one request.
 pub(crate) struct EmbedJob {
     pub(crate) modality: Modality,
-    pub(crate) pooling: Option<Pooling>,
+    /// Number of tokens of a prompt that the model does not pool; those of its default prompt when absent.
+    pub(crate) skipped: Option<i64>,
     pub(crate) samples: Vec<SendTensor>,
     /// Of the model by whose processor the samples were made.
     pub(crate) generation: u64,
@@ -91,7 +92,7 @@ pub(super) enum Job {
 
 /// What a model computes next.
 pub(super) enum Work {
-    /// Jobs of one modality and pooling, as one batch.
+    /// Jobs of one modality, whose prompts are of one length where these are not pooled, as one batch.
     Embed(Vec<EmbedJob>),
     /// Texts, of which those with the same options are one batch.
     Generate(Vec<GenerateJob>),

@@ -1,7 +1,7 @@
 //! A loaded model and what it can do.
 
 use crate::error::ApiError;
-use mm_core::Modality;
+use mm_core::{Modality, Tensor};
 use mm_reason::Pipeline;
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
@@ -149,6 +149,19 @@ impl LoadedModel {
             Self::Captioning(_) => "captioning".into(),
             Self::Predictor(_) => "prediction".into(),
             Self::Run(run) => run.task().to_owned(),
+        }
+    }
+
+    /// Vectors of samples; of a prompt that is not pooled, `skipped` tokens at the start are left out.
+    pub(crate) fn embed_samples(
+        &self,
+        modality: &Modality,
+        samples: &[Tensor],
+        skipped: Option<i64>,
+    ) -> Result<Tensor, ApiError> {
+        match (self, skipped) {
+            (Self::Encoder(model), Some(skipped)) => Ok(model.embed_samples_after(modality, samples, skipped)?),
+            _ => Ok(self.embedder()?.embed_samples(modality, samples, None)?),
         }
     }
 

@@ -194,6 +194,10 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
         }
         fingerprint = Some(embedder.fingerprint()?);
     }
+    let prompts = match model {
+        LoadedModel::Encoder(model) => model.tower(&Modality::TEXT).map(|tower| tower.prompts.clone()),
+        _ => Ok(BTreeMap::new()),
+    };
     Ok(ModelInfo {
         name: name.to_owned(),
         generation: 0,
@@ -201,6 +205,8 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
         capabilities,
         modalities,
         processors,
+        // A model that takes no text has none.
+        prompts: prompts.unwrap_or_default(),
         fingerprint,
     })
 }
@@ -217,9 +223,9 @@ fn embed(model: &LoadedModel, jobs: Vec<EmbedJob>, name: &str) {
         .collect();
     let all: Vec<Tensor> = jobs.iter().flat_map(|(_, samples)| samples.iter().cloned()).collect();
     metrics::histogram!("mm_batch_rows", "model" => name.to_owned()).record(all.len() as f64);
-    let (modality, pooling) = (&jobs[0].0.modality, jobs[0].0.pooling);
+    let (modality, skipped) = (&jobs[0].0.modality, jobs[0].0.skipped);
     let compute = |samples: &[Tensor]| -> Result<Vec<Vec<f32>>, ApiError> {
-        let vectors = model.embedder()?.embed_samples(modality, samples, pooling)?.to_device(Device::Cpu)?;
+        let vectors = model.embed_samples(modality, samples, skipped)?.to_device(Device::Cpu)?;
         let dim = vectors.size(-1)?.max(1) as usize;
         Ok(vectors.to_vec::<f32>()?.chunks(dim).map(<[f32]>::to_vec).collect())
     };

@@ -16,7 +16,9 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use mm_core::{Modality, Source};
+use mm_core::{Modality, ProcessContext, Source};
+use mm_data::process_catching_panics;
+use mm_repr::NamedPrompt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -73,16 +75,17 @@ fn yes() -> bool {
 /// Vectors of texts.
 async fn embed_texts(
     state: &AppState,
-    (model, info): (&ModelHandle, Arc<ModelInfo>),
+    (model, info): (&ModelHandle, &ModelInfo),
     texts: Vec<String>,
     param: &str,
+    prompt: Option<&NamedPrompt>,
 ) -> Result<Vec<Vec<f32>>, ApiError> {
     check_count(state, texts.len())?;
     let mut inputs = Vec::with_capacity(texts.len());
     for text in texts {
         inputs.push((Modality::TEXT, read_source(state, &Modality::TEXT, &text, param).await?));
     }
-    Ok(embed_inputs(state, model, &info, inputs, None).await?.vectors)
+    Ok(embed_inputs(state, model, info, inputs, prompt).await?.vectors)
 }
 
 /// Vectors of texts.
@@ -96,11 +99,12 @@ pub(crate) async fn embed(
     State(state): State<Shared>,
     TextBody(request): TextBody<EmbedRequest>,
 ) -> TeiResult<Vec<Vec<f32>>> {
-    let found = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
+    let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
     let texts = request.inputs.into_vec();
     check_count(&state, texts.len())?;
-    request.options.check(&state, &found.1, &texts, "inputs").await?;
-    let mut vectors = embed_texts(&state, found, texts, "inputs").await?;
+    request.options.check(&state, &info, &texts, "inputs").await?;
+    let prompt = request.options.prompt(&info)?;
+    let mut vectors = embed_texts(&state, (model, &info), texts, "inputs", prompt).await?;
     let dim = vectors.first().map_or(0, Vec::len);
     let dimensions = request.dimensions.unwrap_or(dim);
     if dimensions == 0 || dimensions > dim {
@@ -143,12 +147,20 @@ pub(crate) async fn embed_all(
         read_source(&state, &Modality::TEXT, text, "inputs").await?;
     }
     request.options.check(&state, &info, &texts, "inputs").await?;
+    let prompt = request.options.prompt(&info)?.cloned();
     let features = model.call(move |model| {
         let LoadedModel::Encoder(encoder) = model else {
             return Err(ApiError::invalid("model", "a run, which has one vector for a text", "a pretrained encoder"));
         };
         let features = |text: String| -> Result<Vec<Vec<f32>>, ApiError> {
-            let features = encoder.features(&Modality::TEXT, &Source::Text(text))?;
+            let text = Source::Text(text);
+            let features = match &prompt {
+                Some(prompt) => {
+                    let sample = process_catching_panics(&*prompt.processor, &text, &mut ProcessContext::eval())?;
+                    encoder.features_of_sample(&Modality::TEXT, sample)?
+                }
+                None => encoder.features(&Modality::TEXT, &text)?,
+            };
             let dim = features.size(-1)?.max(1) as usize;
             Ok(features.to_vec::<f32>()?.chunks(dim).map(<[f32]>::to_vec).collect())
         };
@@ -193,6 +205,7 @@ pub(crate) async fn rerank(
     TextBody(request): TextBody<RerankRequest>,
 ) -> TeiResult<Vec<Rank>> {
     let RerankRequest { query, texts, return_text, options, model } = request;
+    options.refuse_prompt()?;
     if texts.is_empty() {
         return Err(ApiError::invalid("texts", "none", "at least one").into());
     }
@@ -247,7 +260,7 @@ async fn cosines(
     param: &str,
 ) -> Result<Vec<f64>, ApiError> {
     texts.push(query);
-    let mut vectors = embed_texts(state, found, texts, param).await?;
+    let mut vectors = embed_texts(state, (found.0, &found.1), texts, param, None).await?;
     vectors.iter_mut().for_each(|vector| normalize(vector));
     let query = vectors.pop().unwrap_or_default();
     let cosine = |vector: &Vec<f32>| vector.iter().zip(&query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();

@@ -9,6 +9,7 @@ use crate::{
 use axum::extract::{FromRequest, Request};
 use mm_core::{Modality, ProcessContext, Processor, Source};
 use mm_data::process_catching_panics;
+use mm_repr::NamedPrompt;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -49,12 +50,25 @@ pub(super) struct TextOptions {
     /// `Right`: what is cut is the end.
     #[serde(default)]
     truncation_direction: Option<String>,
-    /// Not supported: the model's default prompt is used.
+    /// The prompt of the model that is put in front of each text; its default one when absent. Not for `/rerank`.
     #[serde(default)]
     prompt_name: Option<String>,
 }
 
 impl TextOptions {
+    /// The prompt that is asked for; `None` is the model's default one.
+    pub(super) fn prompt<'a>(&self, info: &'a ModelInfo) -> Result<Option<&'a NamedPrompt>, ApiError> {
+        self.prompt_name.as_deref().map(|name| info.prompt(name)).transpose()
+    }
+
+    /// Refuses the name of a prompt, where a request holds texts of two kinds.
+    pub(super) fn refuse_prompt(&self) -> Result<(), ApiError> {
+        match &self.prompt_name {
+            Some(name) => Err(ApiError::invalid("prompt_name", format!("{:?}", shortened(name)), "none on this route")),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses options that models of mm do not have, and with `"truncate": false` texts that the model would cut.
     pub(super) async fn check(
         &self,
@@ -67,14 +81,12 @@ impl TextOptions {
         if let Some(other) = direction.filter(|direction| !direction.eq_ignore_ascii_case("right")) {
             return Err(ApiError::invalid("truncation_direction", shortened(other), "Right"));
         }
-        if let Some(name) = &self.prompt_name {
-            let expected = "none: the model's default prompt is used; put another one in front of the text";
-            return Err(ApiError::invalid("prompt_name", format!("{:?}", shortened(name)), expected));
-        }
+        let prompt = self.prompt(info)?;
         if self.truncate != Some(false) {
             return Ok(());
         }
-        let (processor, texts, param) = (info.processor(&Modality::TEXT)?.clone(), texts.to_vec(), param.to_owned());
+        let processor = prompt.map_or(info.processor(&Modality::TEXT)?, |prompt| &prompt.processor).clone();
+        let (texts, param) = (texts.to_vec(), param.to_owned());
         state.decode(move || texts.into_iter().try_for_each(|text| refuse_long(&processor, text, &param))).await
     }
 }
