@@ -143,8 +143,11 @@ pub struct Limits {
     pub max_model_bytes: Option<u64>,
     /// Seconds in which a client must have sent its request.
     pub read_seconds: u64,
-    /// Seconds for which requests are still answered once the server is asked to stop.
+    /// Seconds after SIGTERM for which requests that were accepted before are still answered.
     pub drain_seconds: u64,
+    /// Seconds after SIGTERM for which connections are accepted at least, and `/ready` answers 503, so that a load
+    /// balancer takes the server out before it refuses connections; at most `drain_seconds`.
+    pub notice_seconds: u64,
 }
 
 impl Default for Limits {
@@ -162,6 +165,7 @@ impl Default for Limits {
             max_model_bytes: None,
             read_seconds: 30,
             drain_seconds: 30,
+            notice_seconds: 2,
         }
     }
 }

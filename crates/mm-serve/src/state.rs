@@ -41,7 +41,7 @@ pub(crate) type Shared = Arc<AppState>;
 impl AppState {
     /// The right to have one request worked on, until it is dropped.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err(ApiError::new(Kind::Unavailable, "the server is about to stop"));
         }
         let full = |_| {
@@ -68,9 +68,19 @@ impl AppState {
         }
     }
 
+    /// Whether the server was asked to stop.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether no request is worked on or waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests.available_permits() == self.limits.max_requests
+    }
+
     /// Whether requests can be answered.
     pub(crate) fn is_ready(&self) -> bool {
-        self.pool.is_ready() && !self.draining.load(Ordering::Relaxed)
+        self.pool.is_ready() && !self.is_draining()
     }
 
     /// Runs work in the threads that decode; it is skipped where the client has gone before it begins.

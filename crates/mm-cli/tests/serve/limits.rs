@@ -100,6 +100,60 @@ fn a_server_that_is_asked_to_stop_answers_what_it_accepted_and_ends_with_success
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// The head and body of an answer on a new connection; `None` where it is refused.
+fn answer_on_new_connection(address: &str, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[test]
+fn a_server_that_stops_says_so_to_new_connections_before_it_refuses_them() {
+    let workspace = Workspace::new();
+    config(&workspace, "[limits]\nnotice_seconds = 3\n");
+    let server = Server::start(&["--config", "serve.toml"], workspace.path(), &[]);
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let ask = |request: &str| answer_on_new_connection(&address, request);
+    let ready = || ask("GET /ready HTTP/1.0\r\nhost: localhost\r\n\r\n");
+    assert!(ready().unwrap().starts_with("HTTP/1.0 200"));
+    server.signal("TERM");
+    let started = Instant::now();
+    let stopping = loop {
+        let answer = ready().expect("the server refuses connections at once");
+        if answer.starts_with("HTTP/1.0 503") {
+            break answer;
+        }
+        assert!(started.elapsed() < Duration::from_secs(2), "{answer}");
+    };
+    assert!(stopping.contains("retry-after: 5") && stopping.contains("about to stop"), "{stopping}");
+    let post = "POST /embed HTTP/1.0\r\nhost: localhost\r\ncontent-length: 15\r\n\r\n{\"inputs\": \"a\"}";
+    let refused = ask(post).unwrap();
+    assert!(refused.starts_with("HTTP/1.0 503") && refused.contains("retry-after: 1"), "{refused}");
+    assert!(refused.contains("\"error_type\":\"Unhealthy\""), "{refused}");
+    assert!(ask("GET /health HTTP/1.0\r\nhost: localhost\r\n\r\n").unwrap().starts_with("HTTP/1.0 200"));
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(ready().is_none_or(|answer| answer.is_empty()));
+}
+
+#[test]
+fn ctrl_c_and_a_second_signal_end_a_server_at_once() {
+    let workspace = Workspace::new();
+    config(&workspace, "[limits]\nnotice_seconds = 30\n");
+    for signals in [&["INT"][..], &["TERM", "TERM"]] {
+        let server = Server::start(&["--config", "serve.toml"], workspace.path(), &[]);
+        let started = Instant::now();
+        for signal in signals {
+            server.signal(signal);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        assert_eq!(server.wait().code(), Some(0));
+        assert!(started.elapsed() < Duration::from_secs(15), "{signals:?}: {:?}", started.elapsed());
+    }
+}
+
 #[test]
 fn a_client_that_sends_slowly_or_too_much_is_cut_off() {
     let workspace = Workspace::new();

@@ -117,8 +117,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // As a service manager ends it, so that what measures coverage writes its counts; it may have ended.
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        // Asked to stop, so that what measures coverage writes its counts; it may have ended. SIGTERM would take longer.
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
         for _ in 0..100 {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;

@@ -19,7 +19,8 @@ pub(super) async fn ready(State(state): State<Shared>) -> Result<(), ApiError> {
     if state.is_ready() {
         return Ok(());
     }
-    Err(ApiError::new(Kind::Unavailable, "models are being loaded, or the server is about to stop").with_retry_after(5))
+    let reason = if state.is_draining() { "the server is about to stop" } else { "models are being loaded" };
+    Err(ApiError::new(Kind::Unavailable, reason).with_retry_after(5))
 }
 
 /// Counts and times in Prometheus's text format.
