@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod docs;
 mod embeddings;
 mod generation;
 mod limits;
@@ -43,7 +44,6 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    /// Asserts a refusal with OpenAI's body whose message contains `wanted`.
     /// Asserts a refusal with the body of text-embeddings-inference whose message contains `wanted`.
     pub fn refused_by_tei(&self, status: u16, kind: &str, wanted: &str) {
         assert_eq!(self.status, status, "{}", self.text);
@@ -52,6 +52,7 @@ impl Answer {
         assert!(body["error_type"] == kind && message.contains(wanted), "expected {kind} and {wanted:?} in {body}");
     }
 
+    /// Asserts a refusal with OpenAI's body whose message contains `wanted`.
     pub fn refused(&self, status: u16, wanted: &str) {
         assert_eq!(self.status, status, "{}", self.text);
         let body: Value = serde_json::from_str(&self.text).unwrap();

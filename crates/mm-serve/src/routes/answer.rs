@@ -67,7 +67,9 @@ struct AnswerScore {
 }
 
 /// Answers a question about an image or a video.
-#[utoipa::path(post, path = "/answer", tag = "mm", request_body = AnswerRequest, responses(
+#[utoipa::path(post, path = "/answer", tag = "mm", request_body(
+    content = AnswerRequest, example = json!({"image": "data:image/png;base64,…", "question": "What is on the table?"})
+), responses(
     (status = 200, description = "The answer", body = AnswerResponse),
     (status = 400, description = "No question, or not an image that can be read"),
     (status = 404, description = "No such model"),

@@ -65,7 +65,9 @@ pub(super) async fn read_media(
 }
 
 /// Captions an image or a video.
-#[utoipa::path(post, path = "/caption", tag = "mm", request_body = CaptionRequest, responses(
+#[utoipa::path(post, path = "/caption", tag = "mm", request_body(
+    content = CaptionRequest, example = json!({"image": "data:image/png;base64,…"})
+), responses(
     (status = 200, description = "The caption", body = CaptionResponse),
     (status = 400, description = "Not an image that can be read"),
     (status = 404, description = "No such model"),

@@ -89,7 +89,9 @@ struct ClassScore {
 }
 
 /// Classifies images, audio or video.
-#[utoipa::path(post, path = "/classify", tag = "mm", request_body = ClassifyRequest, responses(
+#[utoipa::path(post, path = "/classify", tag = "mm", request_body(
+    content = ClassifyRequest, example = json!({"image": ["data:image/png;base64,…"], "candidates": ["dog", "cat"]})
+), responses(
     (status = 200, description = "The most probable classes of each value", body = ClassifyResponse),
     (status = 400, description = "A value that cannot be read"),
     (status = 404, description = "No such model"),

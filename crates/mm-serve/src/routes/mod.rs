@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod caption;
 mod classify;
+mod docs;
 mod health;
 mod mcp;
 mod middleware;
@@ -14,12 +15,13 @@ mod predict;
 mod search;
 mod tei;
 mod tei_input;
+mod tei_predict;
 
 use crate::{
     error::{ApiError, Kind},
     state::Shared,
 };
-use axum::{Json, Router, extract::DefaultBodyLimit, middleware as layers, response::Html, routing::get};
+use axum::{Json, Router, extract::DefaultBodyLimit, http::HeaderMap, middleware as layers, routing::get};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -28,12 +30,19 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 #[openapi(info(
     title = "mm serve",
     description = "Models, runs and indexes of mm: the routes of OpenAI and text-embeddings-inference, and mm's own."
+), paths(mcp::description), tags(
+    (name = "openai", description = "Routes of OpenAI"),
+    (name = "text-embeddings-inference", description = "Routes of text-embeddings-inference"),
+    (name = "mm", description = "Routes of mm"),
+    (name = "search", description = "Search in an index"),
+    (name = "mcp", description = "Tools for language models"),
+    (name = "probes", description = "Probes and metrics"),
 ))]
 struct ApiDocument;
 
-/// Every route with its limits.
-pub(crate) fn router(state: &Shared) -> Router {
-    let documented = OpenApiRouter::with_openapi(ApiDocument::openapi())
+/// The routes that `/openapi.json` describes.
+fn documented() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(ApiDocument::openapi())
         .routes(routes!(openai::embeddings::embeddings))
         .routes(routes!(openai::models::models))
         .routes(routes!(openai::models::model))
@@ -43,7 +52,7 @@ pub(crate) fn router(state: &Shared) -> Router {
         .routes(routes!(tei::embed_all))
         .routes(routes!(tei::rerank))
         .routes(routes!(tei::similarity))
-        .routes(routes!(tei::predict))
+        .routes(routes!(tei_predict::predict))
         .routes(routes!(tei::info))
         .routes(routes!(classify::classify))
         .routes(routes!(caption::caption))
@@ -56,11 +65,16 @@ pub(crate) fn router(state: &Shared) -> Router {
         .routes(routes!(search::rows::delete))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
-        .routes(routes!(health::metrics));
-    let (router, document) = documented.split_for_parts();
+        .routes(routes!(health::metrics))
+}
+
+/// Every route with its limits.
+pub(crate) fn router(state: &Shared) -> Router {
+    let (router, document) = documented().split_for_parts();
+    let docs = docs::DocsPage::new(&document, !state.keys.are_none());
     router
         .route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
-        .route("/docs", get(|| std::future::ready(Html(include_str!("docs.html")))))
+        .route("/docs", get(move |headers: HeaderMap| std::future::ready(docs.answer(&headers))))
         .route("/", get(page::page))
         .route("/mcp", mcp::route(state))
         .fallback(|uri: axum::http::Uri| async move {

@@ -30,12 +30,11 @@ const SCRIPTS: [&str; 9] = [
 static PAGE: LazyLock<(String, Option<HeaderValue>)> = LazyLock::new(|| {
     let script = SCRIPTS.concat();
     let page = include_str!("../page/index.html").replace("{{style}}", STYLE).replace("{{script}}", &script);
-    let hash = |text: &str| STANDARD.encode(Sha256::digest(text));
     let policy = format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src 'self' data: blob:; \
          media-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        hash(&script),
-        hash(STYLE)
+        source_hash(&script),
+        source_hash(STYLE)
     );
     (page, HeaderValue::from_str(&policy).ok())
 });
@@ -49,7 +48,20 @@ const PERMISSIONS: (HeaderName, HeaderValue) = (
 /// The page.
 pub(super) async fn page() -> Response {
     let (page, policy) = &*PAGE;
-    let mut response = Html(page.as_str()).into_response();
+    respond(page.as_str(), policy.as_ref())
+}
+
+/// The hash of a script or a style by which a policy allows it.
+pub(super) fn source_hash(text: &str) -> String {
+    STANDARD.encode(Sha256::digest(text))
+}
+
+/// A page with its policy.
+pub(super) fn respond<T>(page: T, policy: Option<&HeaderValue>) -> Response
+where
+    Html<T>: IntoResponse,
+{
+    let mut response = Html(page).into_response();
     let headers = response.headers_mut();
     if let Some(policy) = policy {
         headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
@@ -61,22 +73,26 @@ pub(super) async fn page() -> Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn the_page_has_the_one_script_and_the_one_style_that_its_policy_allows() {
-        let (page, policy) = &*PAGE;
-        let policy = policy.as_ref().unwrap().to_str().unwrap();
-        for tag in ["script", "style"] {
+    /// Asserts that a page has one script or style of each kind of `tags`, by its hash, and asks for nothing from elsewhere.
+    pub(in crate::routes) fn check_policy(page: &str, policy: &HeaderValue, tags: &[&str]) {
+        let policy = policy.to_str().unwrap();
+        for tag in tags {
             assert_eq!((page.matches(&format!("<{tag}>")).count(), page.matches(&format!("<{tag}")).count()), (1, 1));
             let start = page.find(&format!("<{tag}>")).unwrap() + tag.len() + 2;
             let end = page.find(&format!("</{tag}>")).unwrap();
-            let hash = STANDARD.encode(Sha256::digest(&page[start..end]));
-            assert!(policy.contains(&format!("{tag}-src 'sha256-{hash}'")), "{policy}");
+            assert!(policy.contains(&format!("{tag}-src 'sha256-{}'", source_hash(&page[start..end]))), "{policy}");
         }
         for outside in ["src=\"http", "href=\"http", " style=\"", " onclick=", "innerHTML", "eval("] {
             assert!(!page.contains(outside), "{outside}");
         }
+    }
+
+    #[test]
+    fn the_page_has_the_one_script_and_the_one_style_that_its_policy_allows() {
+        let (page, policy) = &*PAGE;
+        check_policy(page, policy.as_ref().unwrap(), &["script", "style"]);
     }
 }

@@ -63,7 +63,9 @@ struct FailedValue {
 }
 
 /// Predicts the label column of rows.
-#[utoipa::path(post, path = "/predict/{model}", tag = "mm", request_body = PredictRequest,
+#[utoipa::path(post, path = "/predict/{model}", tag = "mm", request_body(
+    content = PredictRequest, example = json!({"rows": [{"review": "a superb day", "price": 95}]})
+),
     params(("model" = String, Path, description = "The name of a run of `mm fit` or `mm train`")),
     responses(
         (status = 200, description = "A prediction for each row", body = PredictResponse),

@@ -1,9 +1,6 @@
-//! The routes of text-embeddings-inference, with its bodies and errors.
+//! The routes of text-embeddings-inference about vectors, with its bodies and errors.
 
-use super::{
-    predict::predictor,
-    tei_input::{TeiBody, TextBody, TextOptions},
-};
+use super::tei_input::{TeiBody, TextBody, TextOptions};
 use crate::{
     embed::{check_count, embed as embed_inputs, normalize},
     engine::{Capability, LoadedModel, ModelHandle, ModelInfo},
@@ -21,7 +18,7 @@ use mm_data::process_catching_panics;
 use mm_repr::NamedPrompt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Text-embeddings-inference's routes.
@@ -32,7 +29,7 @@ pub(super) fn refusal(path: &str, error: ApiError) -> Response {
     if PATHS.contains(&path) { TeiError::from(error).into_response() } else { error.into_response() }
 }
 
-type TeiResult<T> = Result<Json<T>, TeiError>;
+pub(super) type TeiResult<T> = Result<Json<T>, TeiError>;
 
 /// One text or several.
 #[derive(Deserialize, ToSchema)]
@@ -43,7 +40,7 @@ pub(crate) enum Inputs {
 }
 
 impl Inputs {
-    fn into_vec(self) -> Vec<String> {
+    pub(super) fn into_vec(self) -> Vec<String> {
         match self {
             Self::One(text) => vec![text],
             Self::Several(texts) => texts,
@@ -89,7 +86,9 @@ async fn embed_texts(
 }
 
 /// Vectors of texts.
-#[utoipa::path(post, path = "/embed", tag = "text-embeddings-inference", request_body = EmbedRequest, responses(
+#[utoipa::path(post, path = "/embed", tag = "text-embeddings-inference", request_body(
+    content = EmbedRequest, example = json!({"inputs": ["a dog", "a cat"]})
+), responses(
     (status = 200, description = "One vector for each text", body = Vec<Vec<f32>>),
     (status = 413, description = "More than the server takes"),
     (status = 422, description = "Not what the model takes"),
@@ -131,7 +130,9 @@ pub(crate) struct EmbedAllRequest {
 }
 
 /// A vector for each token of each text.
-#[utoipa::path(post, path = "/embed_all", tag = "text-embeddings-inference", request_body = EmbedAllRequest, responses(
+#[utoipa::path(post, path = "/embed_all", tag = "text-embeddings-inference", request_body(
+    content = EmbedAllRequest, example = json!({"inputs": "a dog"})
+), responses(
     (status = 200, description = "For each text the vectors of its tokens", body = Vec<Vec<Vec<f32>>>),
     (status = 413, description = "More than the server takes"),
     (status = 422, description = "Not what the model takes")
@@ -195,7 +196,9 @@ pub(crate) struct Rank {
 }
 
 /// Texts by the cosine of their vectors with the query's, best first.
-#[utoipa::path(post, path = "/rerank", tag = "text-embeddings-inference", request_body = RerankRequest, responses(
+#[utoipa::path(post, path = "/rerank", tag = "text-embeddings-inference", request_body(
+    content = RerankRequest, example = json!({"query": "a dog", "texts": ["a puppy", "a train"]})
+), responses(
     (status = 200, description = "The texts, best first", body = Vec<Rank>),
     (status = 413, description = "More than the server takes"),
     (status = 422, description = "Not what the model takes")
@@ -235,7 +238,9 @@ struct SimilarityInputs {
 }
 
 /// The cosine of a sentence and each of several others.
-#[utoipa::path(post, path = "/similarity", tag = "text-embeddings-inference", request_body = SimilarityRequest, responses(
+#[utoipa::path(post, path = "/similarity", tag = "text-embeddings-inference", request_body(
+    content = SimilarityRequest, example = json!({"inputs": {"source_sentence": "a dog", "sentences": ["a puppy", "a train"]}})
+), responses(
     (status = 200, description = "One cosine for each sentence", body = Vec<f64>),
     (status = 413, description = "More than the server takes"),
     (status = 422, description = "Not what the model takes")
@@ -265,98 +270,6 @@ async fn cosines(
     let query = vectors.pop().unwrap_or_default();
     let cosine = |vector: &Vec<f32>| vector.iter().zip(&query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
     Ok(vectors.iter().map(cosine).collect())
-}
-
-/// Texts to be classified.
-#[derive(Deserialize, ToSchema)]
-pub(crate) struct PredictRequest {
-    /// A text, or a list of texts (each may be a list of one).
-    inputs: PredictInputs,
-    /// Logits instead of probabilities.
-    #[serde(default)]
-    raw_scores: bool,
-    /// The model; the first that predicts when absent.
-    #[serde(default)]
-    model: Option<String>,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected a text or a list of texts")]
-enum PredictInputs {
-    One(String),
-    Several(Vec<Inputs>),
-}
-
-/// A class of a text.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ClassScore {
-    score: f64,
-    label: String,
-}
-
-/// The classes of one text, or those of each of several; most probable first.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum PredictResponse {
-    One(Vec<ClassScore>),
-    Several(Vec<Vec<ClassScore>>),
-}
-
-/// Classes of texts by a run of `mm fit` or `mm train`.
-#[utoipa::path(post, path = "/predict", tag = "text-embeddings-inference", request_body = PredictRequest, responses(
-    (status = 200, description = "The classes of each text", body = PredictResponse),
-    (status = 413, description = "More than the server takes"),
-    (status = 422, description = "Not what the model takes")
-))]
-pub(crate) async fn predict(
-    State(state): State<Shared>,
-    TeiBody(request): TeiBody<PredictRequest>,
-) -> TeiResult<PredictResponse> {
-    let (is_single, texts) = match request.inputs {
-        PredictInputs::One(text) => (true, vec![text]),
-        PredictInputs::Several(items) => (false, items.into_iter().map(single_text).collect::<Result<_, _>>()?),
-    };
-    check_count(&state, texts.len())?;
-    let (model, _) = state.pool.find(request.model.as_deref(), Capability::Predict)?;
-    let mut values = Vec::with_capacity(texts.len());
-    for text in texts {
-        values.push(BTreeMap::from([(Modality::TEXT, read_source(&state, &Modality::TEXT, &text, "inputs").await?)]));
-    }
-    let raw_scores = request.raw_scores;
-    let classes = model.call(move |model| {
-        let predictor = predictor(model)?;
-        predictor.find_modalities(&["text".to_owned()])?;
-        let classes = &predictor.target().classes;
-        if classes.is_empty() {
-            return Err(ApiError::invalid("model", "a run that predicts numbers", "one that predicts classes"));
-        }
-        let predictions = predictor.predict_values(values, false)?;
-        let scores = predictions.into_iter().map(|p| if raw_scores { p.logits } else { p.probabilities });
-        Ok(scores.map(|scores| ranked(classes, scores)).collect::<Vec<_>>())
-    });
-    let mut classes = classes.await?;
-    Ok(Json(if is_single {
-        PredictResponse::One(classes.pop().unwrap_or_default())
-    } else {
-        PredictResponse::Several(classes)
-    }))
-}
-
-fn single_text(item: Inputs) -> Result<String, ApiError> {
-    match <[String; 1]>::try_from(item.into_vec()) {
-        Ok([text]) => Ok(text),
-        Err(texts) => {
-            Err(ApiError::invalid("inputs", format!("an item of {} texts", texts.len()), "one text for each item"))
-        }
-    }
-}
-
-/// Classes with their scores, the largest first.
-fn ranked(classes: &[String], scores: Vec<f64>) -> Vec<ClassScore> {
-    let mut ranked: Vec<ClassScore> =
-        classes.iter().cloned().zip(scores).map(|(label, score)| ClassScore { score, label }).collect();
-    ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
-    ranked
 }
 
 /// What the server is, in text-embeddings-inference's form.

@@ -30,6 +30,7 @@ use rmcp::{
     },
 };
 use tools::Tool;
+use utoipa::ToSchema;
 
 type Service = StreamableHttpService<Tools, NeverSessionManager>;
 
@@ -50,6 +51,44 @@ pub(super) fn route(state: &Shared) -> MethodRouter<Shared> {
     let service = Service::new(tools, std::sync::Arc::default(), config);
     post(move |state, request| answer(state, request, service))
 }
+
+/// A message of JSON-RPC 2.0.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes the body, which rmcp reads")]
+struct Message {
+    /// `2.0`.
+    jsonrpc: String,
+    /// A number of the client's, which the answer repeats; absent in a notification.
+    id: Option<i64>,
+    /// For instance `initialize`, `tools/list` or `tools/call`.
+    method: String,
+    /// Of `tools/call`: `name` and `arguments`, which are the fields of the route of that name.
+    #[schema(value_type = Option<Object>)]
+    params: Option<serde_json::Value>,
+}
+
+/// Calls the tools of the server by the Model Context Protocol (streamable HTTP, one JSON body for each call).
+#[utoipa::path(post, path = "/mcp", tag = "mcp",
+    description = "`initialize`, `tools/list` and `tools/call` with the tools `search`, `embed`, `caption`, `answer`, \
+        `classify` and `transcribe`, as far as the models and the store can do them. What is wrong with the arguments of \
+        a call is the tool's answer.",
+    params(("Accept" = String, Header, description = "Both types of answers", example = "application/json, text/event-stream")),
+    request_body(
+        content = Message, description = "A message of JSON-RPC 2.0",
+        example = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    ),
+    responses(
+        (status = 200, description = "The answer to the message", body = Object),
+        (status = 202, description = "A notification was taken"),
+        (status = 400, description = "Not a message of a protocol revision that the server speaks"),
+        (status = 403, description = "A page in a browser asks"),
+        (status = 406, description = "The header `Accept` does not name both types of answers"),
+        (status = 413, description = "More than the server takes"),
+        (status = 415, description = "Not JSON")
+    )
+)]
+#[allow(dead_code, reason = "describes the route, which rmcp answers")]
+pub(super) fn description() {}
 
 /// Reads the body within the time that a client has for it, and answers.
 async fn answer(State(state): State<Shared>, request: Request, service: Service) -> Response {

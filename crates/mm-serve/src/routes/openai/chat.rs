@@ -72,7 +72,9 @@ struct StreamOptions {
 }
 
 /// Continues a conversation.
-#[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest, responses(
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body(
+    content = ChatRequest, example = json!({"messages": [{"role": "user", "content": "What is a dog?"}], "max_tokens": 50})
+), responses(
     (status = 200, description = "OpenAI's chat completion, or its chunks as server-sent events", body = Object),
     (status = 400, description = "A message or option that the model does not take"),
     (status = 404, description = "No such model"),

@@ -85,7 +85,9 @@ struct Usage {
 }
 
 /// Vectors of texts, images, audio and video.
-#[utoipa::path(post, path = "/v1/embeddings", tag = "openai", request_body = EmbeddingRequest, responses(
+#[utoipa::path(post, path = "/v1/embeddings", tag = "openai", request_body(
+    content = EmbeddingRequest, example = json!({"input": ["a dog", "a cat"]})
+), responses(
     (status = 200, description = "The vectors, in the order of the inputs", body = EmbeddingResponse),
     (status = 400, description = "An input that is not what the model takes"),
     (status = 401, description = "No valid key"),

@@ -55,7 +55,8 @@ struct Form {
 
 /// Transcribes speech.
 #[utoipa::path(post, path = "/v1/audio/transcriptions", tag = "openai",
-    request_body(content = TranscriptionForm, content_type = "multipart/form-data"),
+    request_body(content = TranscriptionForm, content_type = "multipart/form-data",
+        example = json!({"file": "@speech.wav", "response_format": "verbose_json"})),
     responses(
         (status = 200, description = "The transcript in the format that was asked for", body = Object),
         (status = 400, description = "Not a recording that can be read"),

@@ -60,6 +60,7 @@ fn percent_encode(text: &str) -> String {
 
 /// Which file of which row.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct MediaQuery {
     /// The row's id.
     id: String,

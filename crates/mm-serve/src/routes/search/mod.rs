@@ -90,7 +90,9 @@ fn index_of(state: &Shared) -> Result<&Index, ApiError> {
 }
 
 /// Searches by text, image, audio, video, words, or the vectors of a row.
-#[utoipa::path(post, path = "/search", tag = "search", request_body = SearchRequest, responses(
+#[utoipa::path(post, path = "/search", tag = "search", request_body(
+    content = SearchRequest, example = json!({"text": "a dog on a beach", "k": 5})
+), responses(
     (status = 200, description = "The rows, best first", body = SearchResponse),
     (status = 400, description = "A query or filter that the store cannot take"),
     (status = 404, description = "The server has no index, or not its model"),

@@ -95,7 +95,9 @@ pub(crate) struct Changed {
 }
 
 /// Writes rows; a row replaces that of the same id. When this returns, they are on disk.
-#[utoipa::path(post, path = "/upsert", tag = "search", request_body = UpsertRequest, responses(
+#[utoipa::path(post, path = "/upsert", tag = "search", request_body(
+    content = UpsertRequest, example = json!({"rows": [{"id": "1", "text": "a dog", "payload": {"year": 2026}}]})
+), responses(
     (status = 200, description = "The rows are kept", body = Changed),
     (status = 400, description = "A row that the store cannot take, or a server that does not change its store"),
     (status = 404, description = "The server has no index, or not its model"),
@@ -149,7 +151,9 @@ pub(crate) struct DeleteRequest {
 }
 
 /// Deletes rows. When this returns, they are gone from disk.
-#[utoipa::path(post, path = "/delete", tag = "search", request_body = DeleteRequest, responses(
+#[utoipa::path(post, path = "/delete", tag = "search", request_body(
+    content = DeleteRequest, example = json!({"ids": ["1"]})
+), responses(
     (status = 200, description = "How many there were", body = Changed),
     (status = 400, description = "A server that does not change its store"),
     (status = 404, description = "The server has no index"),
