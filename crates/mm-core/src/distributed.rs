@@ -10,7 +10,7 @@
 
 use crate::{DType, Device, Error, Result, Tensor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, thread::LocalKey};
 
 /// A group of processes. All of them call the same operations in the same order.
 pub trait ProcessGroup {
@@ -57,30 +57,37 @@ pub fn process_group() -> Option<Rc<dyn ProcessGroup>> {
 
 /// Runs a function with another [`process_group`]; with `None` it computes alone, for instance an evaluation.
 pub fn with_process_group<T>(group: Option<Rc<dyn ProcessGroup>>, run: impl FnOnce() -> T) -> T {
-    struct Restore(Option<Rc<dyn ProcessGroup>>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            let before = self.0.take();
-            CURRENT.with_borrow_mut(|current| *current = before);
-        }
-    }
-    let _restore = Restore(CURRENT.with_borrow_mut(|current| std::mem::replace(current, group)));
+    let _restore = Restore::after_setting(&CURRENT, group);
     run()
 }
 
 /// Runs a function that each process calls with the rows of all: it computes alone, and what it draws for the rows
 /// ([`rand_rows`], [`randn_rows`], [`shared_random`]) is drawn by rank 0.
 pub fn with_rows_of_all<T>(run: impl FnOnce() -> T) -> T {
-    struct Restore(Option<Rc<dyn ProcessGroup>>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            let before = self.0.take();
-            SHARED_DRAWS.with_borrow_mut(|current| *current = before);
-        }
-    }
     let group = process_group().or_else(|| SHARED_DRAWS.with_borrow(Clone::clone));
-    let _restore = Restore(SHARED_DRAWS.with_borrow_mut(|current| std::mem::replace(current, group)));
+    let _restore = Restore::after_setting(&SHARED_DRAWS, group);
     with_process_group(None, run)
+}
+
+/// A group that a variable of this thread holds.
+type Held = LocalKey<RefCell<Option<Rc<dyn ProcessGroup>>>>;
+
+/// Sets a variable of this thread back when it is dropped, also after a panic.
+struct Restore {
+    variable: &'static Held,
+    before: Option<Rc<dyn ProcessGroup>>,
+}
+
+impl Restore {
+    fn after_setting(variable: &'static Held, group: Option<Rc<dyn ProcessGroup>>) -> Self {
+        Self { variable, before: variable.replace(group) }
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        self.variable.set(self.before.take());
+    }
 }
 
 /// Runs a function in rank 0 first and then in the others, which find in a cache what rank 0 wrote there.
