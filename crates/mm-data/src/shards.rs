@@ -1,7 +1,7 @@
 //! Writing data sets as `WebDataset` shards.
 
 use crate::{
-    Error, Manifest, OutputFolder, Result, Row,
+    ColumnBinding, Error, Manifest, OutputFolder, Result, Row,
     fetch::is_remote,
     file_type::{modality_of_extension, sniff},
     is_stored_file, open_output_folder, source_name,
@@ -73,11 +73,13 @@ pub fn write_shards(
     for row in rows.iter().map(|row| &manifest.rows[*row]) {
         check_files(manifest, row)?;
     }
+    let bound = BoundColumns::new(manifest);
     let mut written = WrittenShards::default();
     let mut open: Option<OpenShard> = None;
     for (number, row) in rows.iter().enumerate() {
         let row = &manifest.rows[*row];
-        match members(manifest, row) {
+        let (cells, left_out) = bound.other_cells(row);
+        match members(row, cells) {
             Ok(members) => {
                 let bytes: u64 = members.iter().map(|m| m.bytes.len() as u64).sum();
                 let is_full = |s: &OpenShard| s.rows >= limits.max_rows || s.bytes + bytes > limits.max_bytes;
@@ -90,7 +92,7 @@ pub fn write_shards(
                 };
                 shard.add(&key(row, written.rows), &members)?;
                 written.rows += 1;
-                written.left_out.extend(unbound_files(manifest, row));
+                written.left_out.extend(left_out);
                 written.languages += row.languages.values().flatten().flatten().count();
             }
             Err(reason) => written.failed.push((row.id.clone(), reason)),
@@ -125,24 +127,33 @@ fn check_files(manifest: &Manifest, row: &Row) -> Result<()> {
     Ok(())
 }
 
-/// Whether a column holds values of a modality.
-fn is_bound(manifest: &Manifest, column: &str) -> bool {
-    manifest.columns.modalities.values().any(|binding| binding.columns().iter().any(|c| c == column))
-}
+/// The columns of a table that hold values of modalities.
+struct BoundColumns<'a>(BTreeSet<&'a str>);
 
-/// The columns with files inside the table that are values of no modality, which shards do not hold.
-fn unbound_files(manifest: &Manifest, row: &Row) -> Vec<String> {
-    let is_left_out = |column: &&str| {
-        !is_bound(manifest, column) && row.cells.value(column).is_some_and(|cell| is_stored_file(&cell))
-    };
-    row.cells.columns().filter(is_left_out).map(ToOwned::to_owned).collect()
+impl<'a> BoundColumns<'a> {
+    fn new(manifest: &'a Manifest) -> Self {
+        Self(manifest.columns.modalities.values().flat_map(ColumnBinding::columns).map(String::as_str).collect())
+    }
+
+    /// The other cells of a row, and the names of those that are files inside the table, which shards do not hold.
+    fn other_cells(&self, row: &Row) -> (Map<String, Value>, Vec<String>) {
+        let mut left_out = Vec::new();
+        let mut cells = row.cells.to_object();
+        cells.retain(|column, cell| {
+            let is_bound = self.0.contains(column.as_str());
+            let is_left_out = !is_bound && is_stored_file(cell);
+            if is_left_out {
+                left_out.push(column.clone());
+            }
+            !is_bound && !is_left_out
+        });
+        (cells, left_out)
+    }
 }
 
 /// The files of a row, or why one of them cannot be read.
-fn members<'a>(manifest: &Manifest, row: &'a Row) -> std::result::Result<Vec<Member<'a>>, String> {
-    let mut members: Vec<Member<'a>> = Vec::new();
-    let mut cells: Map<String, Value> = row.cells.to_object();
-    cells.retain(|column, cell| !is_bound(manifest, column) && !is_stored_file(cell));
+fn members(row: &Row, mut cells: Map<String, Value>) -> std::result::Result<Vec<Member<'_>>, String> {
+    let mut members = Vec::new();
     cells.entry("id").or_insert_with(|| Value::from(row.id.as_str()));
     for (modality, values) in &row.values {
         for source in values {
