@@ -62,5 +62,5 @@ pub use tensor::{
 };
 pub use traits::{
     AttentionStep, DecodedAudio, DecodedImage, EncodedFile, Encoder, GenerativeDecoder, InputSet, LossOutput, Module,
-    ProcessContext, Processor, Reasoner, ReasonerOutput, RepresentationLearner, Source, TrainingObjective,
+    ProcessContext, Processor, Reasoner, ReasonerOutput, RepresentationLearner, Source, TrainingObjective, read_part,
 };

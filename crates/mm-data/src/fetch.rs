@@ -2,10 +2,9 @@
 //! data set says whether it may be used ([`ManifestConfig::fetch_urls`](crate::ManifestConfig::fetch_urls)).
 
 use crate::{Error, OutputFolder, Result};
-use mm_core::EncodedFile;
+use mm_core::{EncodedFile, read_part};
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -36,7 +35,8 @@ pub trait UrlFetcher: Send + Sync {
     /// Why they cannot be read, in words.
     fn read_data(&self, url: &str, offset: u64, length: usize) -> Result<Vec<u8>, String> {
         let copy = self.fetch_data(url)?;
-        read_part(&copy, offset, length).map_err(|e| format!("{}: {e}", copy.display()))
+        let read = File::open(&copy).and_then(|mut file| read_part(&mut file, offset, length));
+        read.map_err(|e| format!("{}: {e}", copy.display()))
     }
 
     /// The size in bytes of a file of a data set.
@@ -66,12 +66,6 @@ pub trait UrlFetcher: Send + Sync {
         let _ = url;
         Err("this program writes to no URL".to_owned())
     }
-}
-
-fn read_part(path: &Path, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let mut bytes = vec![0; length];
-    file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map(|()| bytes)
 }
 
 static FETCHER: OnceLock<Box<dyn UrlFetcher>> = OnceLock::new();

@@ -13,5 +13,5 @@ pub use encoder::{Encoder, Module};
 pub use processor::{ProcessContext, Processor};
 pub use reasoner::{AttentionStep, Reasoner, ReasonerOutput};
 pub use representation::{GenerativeDecoder, InputSet, RepresentationLearner};
-pub use source::{EncodedFile, Source};
+pub use source::{EncodedFile, Source, read_part};
 pub use training::{LossOutput, TrainingObjective};

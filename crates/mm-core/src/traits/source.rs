@@ -207,10 +207,10 @@ impl EncodedFile {
             Data::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
             Data::Part { file, offset } => {
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                self.read_part(&mut file, *offset).map(Cow::Owned).map_err(|e| self.unreadable(&e))
+                read_part(&mut file, *offset, self.length).map(Cow::Owned).map_err(|e| self.unreadable(&e))
             }
             Data::PartOf { path, offset } => {
-                let read = File::open(path).and_then(|mut file| self.read_part(&mut file, *offset));
+                let read = File::open(path).and_then(|mut file| read_part(&mut file, *offset, self.length));
                 let within = |e| Error::Sample(format!("{}: {} cannot be read: {e}", path.display(), self.name));
                 read.map(Cow::Owned).map_err(within)
             }
@@ -226,14 +226,18 @@ impl EncodedFile {
         }
     }
 
-    fn read_part(&self, file: &mut File, offset: u64) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; self.length];
-        file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map(|()| bytes)
-    }
-
     fn unreadable(&self, error: &std::io::Error) -> Error {
         Error::Sample(format!("{}: cannot be read: {error}", self.name))
     }
+}
+
+/// `length` bytes of a file from `offset` on.
+///
+/// # Errors
+/// When the file cannot be read, or has no such bytes.
+pub fn read_part(file: &mut File, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map(|()| bytes)
 }
 
 impl PartialEq for EncodedFile {
