@@ -5,7 +5,9 @@ use crate::{
     json,
 };
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, cast::AsArray, types::Float32Type,
+    Array, ArrayRef, BinaryArray, DictionaryArray, Int64Array, RecordBatch, StringArray,
+    cast::AsArray,
+    types::{Float32Type, Int32Type},
 };
 use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 use std::{
@@ -78,6 +80,17 @@ fn each_batch_of_rows_gives_a_batch_of_vectors() {
     let batch = StreamReader::try_new(output.stdout.as_slice(), None).unwrap().next().unwrap().unwrap();
     let list = batch.column(0).as_list::<i32>();
     assert_eq!(list.value(0).as_primitive::<Float32Type>().values().to_vec(), vector(0, 0).unwrap());
+    // So do strings that a dictionary holds once.
+    let dictionary: DictionaryArray<Int32Type> =
+        [Some(paths[1].as_str()), None, Some(&paths[0]), Some(&paths[1])].into_iter().collect();
+    let output = embed(folder, &[], &stream("image", [Arc::new(dictionary) as ArrayRef]));
+    assert!(output.status.success(), "{}", text(&output));
+    let batch = StreamReader::try_new(output.stdout.as_slice(), None).unwrap().next().unwrap().unwrap();
+    let list = batch.column(0).as_list::<i32>();
+    let found = |row| list.value(row).as_primitive::<Float32Type>().values().to_vec();
+    let first = vector(0, 0).unwrap();
+    assert!(list.is_null(1) && found(2).iter().zip(&first).all(|(a, b)| (a - b).abs() < 1e-5));
+    assert!(found(0).iter().zip(&found(3)).all(|(a, b)| (a - b).abs() < 1e-5) && found(0) != found(2));
 
     let refused = |more: &[&str], input: &[u8], wanted: &str| {
         let output = embed(folder, more, input);

@@ -9,6 +9,7 @@ use arrow_array::{
 };
 use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
+use arrow_select::take::take;
 use mm_core::{EncodedFile, Modality, Source};
 use mm_data::{Columns, Manifest, Row};
 use std::{
@@ -120,7 +121,11 @@ fn missing_column(schema: &Schema, name: &str) -> Error {
 /// Refuses a column whose values the modality cannot have.
 fn check_type(modality: &Modality, field: &Field) -> Result<()> {
     use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Struct, Utf8, Utf8View};
-    let fits = match field.data_type() {
+    let found = match field.data_type() {
+        DataType::Dictionary(_, values) => values.as_ref(),
+        other => other,
+    };
+    let fits = match found {
         Utf8 | LargeUtf8 | Utf8View => true,
         Binary | LargeBinary | BinaryView => *modality != Modality::TEXT,
         Struct(fields) => *modality != Modality::TEXT && fields.iter().any(|f| f.name() == "bytes"),
@@ -163,6 +168,14 @@ fn bytes_at(array: &ArrayRef, row: usize) -> Option<&[u8]> {
     }
 }
 
+/// The values of a dictionary array, one for each row; other arrays as they are.
+fn unpacked(array: &ArrayRef) -> Result<ArrayRef> {
+    match array.as_any_dictionary_opt() {
+        Some(dictionary) => take(dictionary.values(), dictionary.keys(), None).map_err(invalid_stream),
+        None => Ok(array.clone()),
+    }
+}
+
 /// The value of a row; `None` for null.
 fn source_at(modality: &Modality, array: &ArrayRef, row: usize) -> Option<Source> {
     if let Some(text) = text_at(array, row) {
@@ -187,13 +200,16 @@ fn embed_batch(
     options: &EmbedOptions,
     summary: &mut StreamSummary,
 ) -> Result<Vec<ArrayRef>> {
+    let values: Vec<(&Modality, ArrayRef)> = columns
+        .iter()
+        .map(|(modality, column)| Ok((modality, unpacked(batch.column(*column))?)))
+        .collect::<Result<_>>()?;
     let row = |row: usize| {
-        let value = |(modality, column): &(Modality, usize)| {
-            let source = source_at(modality, batch.column(*column), row)?;
-            Some((modality.clone(), vec![source]))
+        let value = |(modality, values): &(&Modality, ArrayRef)| {
+            Some(((*modality).clone(), vec![source_at(modality, values, row)?]))
         };
         let id = format!("batch {}, row {}", summary.batches + 1, row + 1);
-        Row::new(id, row + 1, columns.iter().filter_map(value))
+        Row::new(id, row + 1, values.iter().filter_map(value))
     };
     let rows: Vec<Row> = (0..batch.num_rows()).map(row).collect();
     let all: Vec<usize> = (0..rows.len()).collect();

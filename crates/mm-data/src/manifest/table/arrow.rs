@@ -13,7 +13,7 @@ mod enabled {
     use super::super::{Cells, blobs::BlobWriter, class_labels::ClassLabels, rows::Rows};
     use crate::{Error, Result, file_type::sniff};
     use arrow_array::{
-        Array, ArrowNumericType, RecordBatch, StructArray,
+        Array, ArrayRef, ArrowNumericType, RecordBatch, StructArray,
         cast::AsArray,
         types::{
             Date32Type, Date64Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -23,6 +23,7 @@ mod enabled {
     };
     use arrow_ipc::reader::{FileReader, StreamReader};
     use arrow_schema::{ArrowError, DataType, Schema, TimeUnit};
+    use arrow_select::take::take;
     use serde_json::{Number, Value};
     use std::{
         fs::File,
@@ -42,28 +43,46 @@ mod enabled {
         file.rewind().map_err(unread)?;
         if magic == FILE_MAGIC {
             let reader = FileReader::try_new(file, None).map_err(damaged)?;
-            let schema = reader.schema();
-            reader.into_iter().try_for_each(|batch| read_batch(path, &schema, &batch.map_err(damaged)?, blobs, rows))
+            read_batches(path, &reader.schema(), reader.map(|batch| batch.map_err(damaged)), blobs, rows)
         } else {
-            let mut reader = StreamReader::try_new(file, None).map_err(damaged)?;
-            let schema = reader.schema();
-            let all = reader.by_ref();
-            all.into_iter().try_for_each(|batch| read_batch(path, &schema, &batch.map_err(damaged)?, blobs, rows))
+            let reader = StreamReader::try_new(file, None).map_err(damaged)?;
+            read_batches(path, &reader.schema(), reader.map(|batch| batch.map_err(damaged)), blobs, rows)
         }
     }
 
-    fn read_batch(
+    fn read_batches(
         path: &Path,
         schema: &Schema,
-        batch: &RecordBatch,
+        batches: impl Iterator<Item = Result<RecordBatch>>,
         blobs: &mut BlobWriter<'_>,
         rows: &mut Rows,
     ) -> Result<()> {
         let labels = ClassLabels::read(schema.metadata().get(ClassLabels::KEY).map(String::as_str));
         schema.fields().iter().for_each(|field| rows.declare(field.name()));
+        for batch in batches {
+            read_batch(path, schema, &labels, &batch?, blobs, rows)?;
+        }
+        Ok(())
+    }
+
+    fn read_batch(
+        path: &Path,
+        schema: &Schema,
+        labels: &ClassLabels,
+        batch: &RecordBatch,
+        blobs: &mut BlobWriter<'_>,
+        rows: &mut Rows,
+    ) -> Result<()> {
+        // The keys of a dictionary are looked up once, not for each row.
+        let unpacked = |column: &ArrayRef| match column.as_any_dictionary_opt() {
+            Some(dictionary) => take(dictionary.values(), dictionary.keys(), None),
+            None => Ok(column.clone()),
+        };
+        let columns = batch.columns().iter().map(unpacked).collect::<Result<Vec<_>, _>>();
+        let columns = columns.map_err(|e| Error::file(path, e))?;
         for row in 0..batch.num_rows() {
             let mut cells = Cells::new();
-            for (field, column) in schema.fields().iter().zip(batch.columns()) {
+            for (field, column) in schema.fields().iter().zip(&columns) {
                 let value = value(column, row, blobs).map_err(|reason| {
                     Error::file(path, format!("column `{}`, row {}: {reason}", field.name(), rows.len() + 1))
                 })?;
@@ -184,10 +203,12 @@ mod enabled {
         let filled = |name: &str| array.column_by_name(name).filter(|column| column.is_valid(row));
         let path = filled("path").and_then(|column| column.as_string_opt::<i32>()).map(|column| column.value(row));
         if let Some(column) = array.column_by_name("bytes") {
-            match (filled("bytes").map(|c| (c.as_binary_opt::<i32>(), c.as_binary_opt::<i64>())), column.data_type()) {
-                (Some((Some(content), _)), _) => return blobs.add(content.value(row), path).map_err(|e| e.to_string()),
-                (Some((_, Some(content))), _) => return blobs.add(content.value(row), path).map_err(|e| e.to_string()),
-                (None, DataType::Binary | DataType::LargeBinary | DataType::Null) => {
+            match column.data_type() {
+                DataType::Binary | DataType::LargeBinary if column.is_valid(row) => {
+                    let content = binary(column, row).unwrap_or_default();
+                    return blobs.add(content, path).map_err(|e| e.to_string());
+                }
+                DataType::Binary | DataType::LargeBinary | DataType::Null => {
                     return Ok(path.map_or(Value::Null, Value::from));
                 }
                 _ => {}
@@ -198,5 +219,11 @@ mod enabled {
             cells.insert(field.name().clone(), value(column, row, blobs)?);
         }
         Ok(Value::Object(cells))
+    }
+
+    /// The bytes of a row of a binary array.
+    fn binary(array: &dyn Array, row: usize) -> Option<&[u8]> {
+        let small = array.as_binary_opt::<i32>().map(|bytes| bytes.value(row));
+        small.or_else(|| array.as_binary_opt::<i64>().map(|bytes| bytes.value(row)))
     }
 }
