@@ -85,8 +85,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 
 fn shard(arguments: &ShardArgs, context: &Context) -> Result<()> {
     let ShardArgs { data, out, max_rows, max_bytes, seed, table } = arguments;
-    if out.file_name().is_none() {
-        usage!("--out: expected the beginning of a file name, such as shards/photos");
+    let given = out.display().to_string();
+    if out.file_name().is_none() || given.ends_with(std::path::is_separator) {
+        let example = out.join("photos");
+        usage!(
+            "--out: found {given}, a folder; expected the beginning of the names of the shards, such as {} for photos-000000.tar in it",
+            example.display()
+        );
     }
     if mm_data::is_remote(out) && out.components().count() < 3 {
         usage!(

@@ -163,6 +163,16 @@ fn shards_that_cannot_be_embedded_are_named() {
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(text(&output).contains(&format!("MM_LEASE_SECONDS: found `{seconds}`")), "{}", text(&output));
     }
+    refused(
+        &["data", "shard", "--data", "data.jsonl", "--out", "more/"],
+        folder,
+        &["--out", "found more/, a folder", "more/photos for photos-000000.tar"],
+    );
+    refused(
+        &["embed", "--model", "eyes", "--shards", "shards/d-{000000..{1,2}.tar", "--out", "out"],
+        folder,
+        &["shards/d-{000000..{1,2}.tar", "a `{` without `}`"],
+    );
     // Other options do not mix.
     let other = embed(SHARDS, &["--normalize"]);
     assert!(text(&other).contains("normalize false, expected true"), "{}", text(&other));

@@ -7,50 +7,102 @@ use std::path::{Path, PathBuf};
 /// More files than this are a mistake in the pattern.
 const MAX_FILES: usize = 1_000_000;
 
-/// The files of a pattern, in order: `{000..123}` counts with leading zeros, `{a,b}` lists, and several braces are
-/// combined. A path that exists is itself, whatever is in its name.
+/// The files of a pattern, in order: `{000..123}` counts with leading zeros, `{a,b}` lists, several braces are combined,
+/// and lists may hold braces. A path that exists is itself, whatever is in its name.
 ///
 /// ```
 /// use mm_data::expand_braces;
 ///
 /// let files = expand_braces("train-{08..10}.tar".as_ref())?;
 /// assert_eq!(files, ["train-08.tar", "train-09.tar", "train-10.tar"].map(std::path::PathBuf::from));
+/// let files = expand_braces("{a,b{0..1}}.tar".as_ref())?;
+/// assert_eq!(files, ["a.tar", "b0.tar", "b1.tar"].map(std::path::PathBuf::from));
 /// # Ok::<(), mm_data::Error>(())
 /// ```
 ///
 /// # Errors
-/// When a brace is not closed, or a range has no two numbers.
+/// When a brace is not closed or opened, or holds neither a list nor a range of two whole numbers, the smaller one first.
 pub fn expand_braces(path: &Path) -> Result<Vec<PathBuf>> {
     let Some(text) = path.to_str().filter(|text| text.contains('{') && (is_remote(path) || !path.exists())) else {
         return Ok(vec![path.to_owned()]);
     };
+    let names = expand(text).map_err(|found| {
+        let expected = "a file that exists, or a pattern such as train-{0000..0009}.tar or {train,valid}.tar";
+        Error::file(path, format!("found {found}; expected {expected}"))
+    })?;
+    Ok(names.into_iter().map(PathBuf::from).collect())
+}
+
+/// The names of a pattern; else what is wrong with it.
+fn expand(text: &str) -> Result<Vec<String>, String> {
     let mut names = vec![String::new()];
     let mut rest = text;
-    while let Some(open) = rest.find('{') {
-        let close = rest[open..].find('}').ok_or_else(|| invalid(path, "a `{` without `}`"))? + open;
-        let parts = alternatives(path, &rest[open + 1..close])?;
-        if names.len().saturating_mul(parts.len()) > MAX_FILES {
-            return Err(invalid(path, &format!("more than {MAX_FILES} files")));
+    while let Some(open) = rest.find(['{', '}']) {
+        let (before, braces) = rest.split_at(open);
+        if braces.starts_with('}') {
+            return Err("a `}` without `{` before it".to_owned());
         }
-        let before = &rest[..open];
+        let close = closing_brace(braces).ok_or("a `{` without `}`")?;
+        let parts = alternatives(&braces[1..close])?;
+        if names.len().saturating_mul(parts.len()) > MAX_FILES {
+            return Err(format!("a pattern of more than {MAX_FILES} files"));
+        }
         names = names.iter().flat_map(|name| parts.iter().map(move |part| format!("{name}{before}{part}"))).collect();
-        rest = &rest[close + 1..];
+        rest = &braces[close + 1..];
     }
-    Ok(names.into_iter().map(|name| PathBuf::from(name + rest)).collect())
+    Ok(names.into_iter().map(|name| name + rest).collect())
 }
 
-fn invalid(path: &Path, found: &str) -> Error {
-    Error::file(path, format!("found {found}, expected a file, or a pattern such as train-{{0000..0009}}.tar"))
+/// Where the brace with which a text begins is closed.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    text.char_indices().find_map(|(at, c)| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    })
 }
 
-fn alternatives(path: &Path, inside: &str) -> Result<Vec<String>> {
+/// What a pair of braces stands for: the items of a list, which are patterns themselves, or a range.
+fn alternatives(inside: &str) -> Result<Vec<String>, String> {
+    let mut depth = 0usize;
+    let items: Vec<&str> = inside
+        .split(|c| {
+            match c {
+                '{' => depth += 1,
+                '}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            c == ',' && depth == 0
+        })
+        .collect();
+    if items.len() == 1 {
+        return range(inside);
+    }
+    let mut all = Vec::new();
+    for item in items {
+        all.extend(expand(item)?);
+    }
+    Ok(all)
+}
+
+fn range(inside: &str) -> Result<Vec<String>, String> {
     let Some((first, last)) = inside.split_once("..") else {
-        return Ok(inside.split(',').map(ToOwned::to_owned).collect());
+        return Err(format!("`{{{inside}}}`, which is neither a list ({{a,b}}) nor a range ({{0..9}})"));
     };
-    let number = |text: &str| text.parse::<usize>().map_err(|_| invalid(path, &format!("the range {{{inside}}}")));
+    let number = |text: &str| {
+        let invalid = |_| format!("the range `{{{inside}}}`, where both ends have to be whole numbers");
+        text.parse::<usize>().map_err(invalid)
+    };
     let (from, to) = (number(first)?, number(last)?);
-    if from > to || to - from >= MAX_FILES {
-        return Err(invalid(path, &format!("the range {{{inside}}}")));
+    if from > to {
+        return Err(format!("the range `{{{inside}}}`, where the smaller number has to come first"));
+    }
+    if to - from >= MAX_FILES {
+        return Err(format!("the range `{{{inside}}}` of more than {MAX_FILES} files"));
     }
     let width = if first.starts_with('0') || last.starts_with('0') { first.len().max(last.len()) } else { 0 };
     Ok((from..=to).map(|n| format!("{n:0width$}")).collect())
@@ -94,8 +146,28 @@ mod tests {
         assert_eq!(expanded("a{9..11}"), ["a9", "a10", "a11"]);
         assert_eq!(expanded("a{009..11}"), ["a009", "a010", "a011"]);
         assert_eq!(expanded("{x,y}/{0..1}.tar"), ["x/0.tar", "x/1.tar", "y/0.tar", "y/1.tar"]);
-        for pattern in ["a{0..1.tar", "a{1..0}.tar", "a{b..c}", "{0..999999}{0..999999}"] {
-            assert!(expand_braces(Path::new(pattern)).is_err(), "{pattern}");
+        assert_eq!(expanded("{a,b{0..1},{c,d}e}.tar"), ["a.tar", "b0.tar", "b1.tar", "ce.tar", "de.tar"]);
+        assert_eq!(expanded("a{,-1}.tar"), ["a.tar", "a-1.tar"]);
+    }
+
+    #[test]
+    fn malformed_patterns_are_refused_with_the_reason() {
+        for (pattern, reason) in [
+            ("a{0..1.tar", "a `{` without `}`"),
+            ("a{b,c{0..1}.tar", "a `{` without `}`"),
+            ("a{0..1}}.tar", "a `}` without `{`"),
+            ("a{1..0}.tar", "the range `{1..0}`, where the smaller number has to come first"),
+            ("a{b..c}", "the range `{b..c}`, where both ends have to be whole numbers"),
+            ("a{0..4..2}", "the range `{0..4..2}`, where both ends"),
+            ("a{b}", "`{b}`, which is neither a list"),
+            ("a{}", "`{}`, which is neither a list"),
+            ("a{{0..1}}", "the range `{{0..1}}`"),
+            ("{0..9999999}", "more than 1000000 files"),
+            ("{0..999999}{0..999999}", "more than 1000000 files"),
+        ] {
+            let message = expand_braces(Path::new(pattern)).unwrap_err().to_string();
+            assert!(message.starts_with(pattern) && message.contains(reason), "{pattern}: {message}");
+            assert!(message.contains("train-{0000..0009}.tar"), "{message}");
         }
     }
 }
