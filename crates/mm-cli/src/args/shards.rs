@@ -14,7 +14,10 @@ use mm_tasks::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
 
 /// Where this worker begins: an equal distance from the others, where a scheduler numbers them.
 pub(crate) fn first_shard(count: usize) -> usize {
@@ -32,7 +35,11 @@ pub(crate) fn first_shard(count: usize) -> usize {
 
 /// Names the shards that failed, and ends a command that was interrupted.
 pub(crate) fn warn_failed(worker: &WorkerSummary) -> Result<()> {
-    let failed = worker.failed.iter().map(|(file, reason)| format!("{}: {reason}", file.display()));
+    let named = |(file, reason): &(PathBuf, String)| {
+        let file = file.display().to_string();
+        if reason.starts_with(&file) { reason.clone() } else { format!("{file}: {reason}") }
+    };
+    let failed = worker.failed.iter().map(named);
     output::warnings(failed.collect::<Vec<_>>().iter());
     if worker.stopped {
         interrupted!("the shards that are done are saved; the same command continues with the others");

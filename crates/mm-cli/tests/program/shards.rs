@@ -88,6 +88,10 @@ fn killed_workers_leave_what_one_undisturbed_worker_writes() {
         rows.lines().map(id).collect::<Vec<_>>()
     };
     assert_eq!(ids("all.rows.jsonl"), ids("whole.rows.jsonl"));
+    // The number of the row in its shard.
+    let rows = std::fs::read_to_string(folder.join("all.rows.jsonl")).unwrap();
+    let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["row"].as_u64();
+    assert_eq!(rows.lines().map(row).collect::<Vec<_>>(), [Some(1), Some(2)].repeat(6));
 }
 
 #[test]
@@ -142,6 +146,8 @@ fn shards_that_cannot_be_embedded_are_named() {
     let output = embed(SHARDS, &["--json"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("d-000002.tar") && text(&output).contains("1 of 6 shards"), "{}", text(&output));
+    let warned = text(&output).lines().find(|line| line.starts_with("warning: ")).unwrap().to_owned();
+    assert_eq!(warned.matches("d-000002.tar").count(), 1, "{warned}");
     assert_eq!(std::fs::read_dir(folder.join("out/shards")).unwrap().count(), 5);
     refused(
         &["embed", "--merge", "out", "--shards", SHARDS, "--modality", "image", "--out", "x.npy"],

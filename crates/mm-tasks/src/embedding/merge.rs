@@ -75,7 +75,7 @@ fn merge(
             return Err(Error::file(path, reason));
         }
         for cells in metadata.rows {
-            let line = json!({"id": cells.get("id"), "row": cells.get("row"), "modality": modality, "value": 0, "shard": name});
+            let line = json!({"id": cells.get("id"), "row": cells.value("row"), "modality": modality, "value": 0, "shard": name});
             writeln!(rows_writer, "{line}").map_err(io_error(&rows))?;
         }
     }

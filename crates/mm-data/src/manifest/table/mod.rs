@@ -153,12 +153,21 @@ fn read_file(path: &Path, options: &TableOptions<'_>, blobs: &mut BlobWriter<'_>
     if is_remote(path) {
         // The copy has the name of the file.
         let copy = local_copy(path)?;
-        let read = read_local(&copy, Some(path), options, blobs, rows).map_err(|e| Error::file(path, e));
+        let read = read_local(&copy, Some(path), options, blobs, rows).map_err(|e| of_url(e, &copy, path));
         // What is needed of it later is read from there again where its space is needed.
         unpin_copy(path);
         return read;
     }
     read_local(path, None, options, blobs, rows)
+}
+
+/// An error of the copy of a URL, as one of the URL.
+fn of_url(error: Error, copy: &Path, url: &Path) -> Error {
+    match error {
+        Error::File { path, source } if path == copy => Error::File { path: url.to_owned(), source },
+        Error::Row { path, row, reason } if path == copy => Error::Row { path: url.to_owned(), row, reason },
+        other => Error::file(url, other),
+    }
 }
 
 /// Reads a file of this machine, which may be the copy of a URL.
