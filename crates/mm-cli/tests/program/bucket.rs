@@ -78,8 +78,8 @@ fn answer(mut stream: &TcpStream, folder: &Path, counted: &Requests, fail_every:
     } else {
         reply(&request, folder, counted)
     };
-    let length =
-        if headers.contains("Content-Length") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let states_length = ["Content-Length", "Transfer-Encoding"].iter().any(|name| headers.contains(name));
+    let length = if states_length { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}{length}\r\n").as_bytes()).ok()?;
     if request.method == "HEAD" { Some(()) } else { stream.write_all(&body).ok() }
 }
@@ -90,6 +90,8 @@ struct Request {
     query: String,
     /// Whether it is to write only what is not there.
     is_new: bool,
+    /// The ETag of what the client has.
+    known: Option<String>,
     /// The first and the last byte that are asked for.
     range: Option<(usize, usize)>,
     body: Vec<u8>,
@@ -115,7 +117,8 @@ impl Request {
         let range = lowercase.lines().find_map(|line| line.strip_prefix("range: bytes="));
         let range = range.and_then(|range| range.trim().split_once('-'));
         let range = range.and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
-        Some(Self { method, path, query: query.to_owned(), is_new, range, body })
+        let known = lowercase.lines().find_map(|line| line.strip_prefix("if-none-match: ")).map(ToOwned::to_owned);
+        Some(Self { method, path, query: query.to_owned(), is_new, known, range, body })
     }
 }
 
@@ -149,6 +152,9 @@ fn reply(request: &Request, folder: &Path, counted: &Requests) -> Reply {
     if let Some(key) = path.strip_prefix("/bucket/whole/") {
         // As a server that sends no parts.
         return get(method, None, &folder.join(key), counted);
+    }
+    if let Some(key) = path.strip_prefix("/bucket/chunked/") {
+        return chunked(request, &folder.join(key), counted);
     }
     let key = path.strip_prefix("/bucket/").or_else(|| path.strip_prefix("/datasets/org/name/resolve/main/"));
     let fixed = "ETag: \"1\"\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n";
@@ -187,6 +193,26 @@ fn get(method: &str, range: Option<(usize, usize)>, path: &Path, counted: &Reque
         counted.downloads.fetch_add(1, Ordering::SeqCst);
     }
     Reply::ok(bytes).with(&fixed)
+}
+
+/// As a server that makes its answers while it sends them, and states no size.
+fn chunked(request: &Request, path: &Path, counted: &Requests) -> Reply {
+    let Ok(bytes) = std::fs::read(path) else { return Reply::status("404 Not Found") };
+    let tag = format!("\"{}\"", blake3::hash(&bytes).to_hex());
+    if request.known.as_ref() == Some(&tag) {
+        return Reply::status("304 Not Modified");
+    }
+    if request.method == "GET" {
+        counted.downloads.fetch_add(1, Ordering::SeqCst);
+    }
+    let mut body = Vec::new();
+    for chunk in bytes.chunks(1000) {
+        body.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        body.extend(chunk);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"0\r\n\r\n");
+    Reply::ok(body).with(&format!("ETag: {tag}\r\nTransfer-Encoding: chunked\r\n"))
 }
 
 /// The file of a part that is being uploaded.

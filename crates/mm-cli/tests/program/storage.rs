@@ -139,6 +139,24 @@ fn a_table_on_a_server_names_the_files_next_to_it() {
     workspace.write("data.jsonl", table.lines().take(7).collect::<Vec<_>>().join("\n"));
     let rows = json(&server.mm(&["inspect", &web, "--json"], folder));
     assert_eq!(rows["rows"].as_u64(), Some(7), "{rows}");
+    // A server that states no sizes.
+    let chunked = format!("http://{}/bucket/chunked/data.jsonl", server.address);
+    let rows = |variables: &[(&str, &str)]| {
+        let output = server.mm_with(&["inspect", &chunked, "--json"], folder, variables);
+        json(&output)["rows"].as_u64()
+    };
+    let before = server.requests.downloads.load(Ordering::SeqCst);
+    assert_eq!(rows(&[]), Some(7));
+    let first = server.requests.downloads.load(Ordering::SeqCst) - before;
+    assert!(first > 0 && rows(&[]) == Some(7), "{first}");
+    assert_eq!(server.requests.downloads.load(Ordering::SeqCst) - before, first);
+    workspace.write("other.jsonl", &table);
+    let refused = server.mm_with(
+        &["inspect", &format!("http://{}/bucket/chunked/other.jsonl", server.address)],
+        folder,
+        &[("MM_STORAGE_CACHE_BYTES", "10")],
+    );
+    assert!(text(&refused).contains("states no size, and more than 10 bytes came"), "{}", text(&refused));
     // Without a network what is there is used.
     let offline = server.mm_with(&["inspect", &web, "--json"], folder, &[("MM_OFFLINE", "1")]);
     assert_eq!(json(&offline)["rows"].as_u64(), Some(7));
@@ -161,6 +179,13 @@ fn servers_that_refuse_fail_or_lie_are_named() {
     refused("s3://bucket/nothing.csv", &[], &["s3://bucket/nothing.csv", "no such file"]);
     refused(&web("nothing.csv"), &[], &["no such file"]);
     refused("s3://bucket/secret.csv", &[], &["refuses it", "credentials"]);
+    refused("s3://elsewhere/data.csv", &[], &["s3://elsewhere/data.csv", "no such bucket"]);
+    refused("s3://bucket", &[], &["s3://bucket", "names a bucket and no file", "s3://BUCKET/FILE"]);
+    refused(&format!("http://{}", server.address), &[], &["names a server and no file"]);
+    let begun = Instant::now();
+    let nowhere = [("AWS_ACCESS_KEY_ID", ""), ("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")];
+    refused("s3://bucket/data.csv", &nowhere, &["found no credentials", "AWS_ACCESS_KEY_ID"]);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     refused(&web("loop.csv"), &[], &["loop.csv", "redirect"]);
     refused(&web("lying.csv"), &[], &["lying.csv", "expected 40"]);
     refused("ftp://host/a.csv", &[], &["ftp://host/a.csv", "s3://"]);

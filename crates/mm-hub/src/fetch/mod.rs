@@ -167,9 +167,33 @@ fn transfer(remote: &Remote, partial: &Path) -> Result<()> {
     let bar = progress_bar(url, start, length);
     let file = File::options().create(true).write(true).append(resumed).truncate(!resumed).open(partial);
     let mut file = file.at(partial, "written")?;
-    // A thread reads the body, so that a stalled connection can be detected.
+    let mut received = 0u64;
+    read_body(url, response.into_body(), remote.timeout, |bytes| {
+        received += bytes.len() as u64;
+        if let Some(expected) = remote.size.filter(|expected| start + received > *expected) {
+            return Err(wrong_size(start + received, expected));
+        }
+        bar.inc(bytes.len() as u64);
+        file.write_all(bytes).at(partial, "written")
+    })?;
+    file.sync_all().at(partial, "written")?;
+    bar.finish_and_clear();
+    if length.is_some_and(|l| l != received) {
+        bail!("{url}: the connection ended after {received} of {} bytes", length.unwrap_or(0));
+    }
+    Ok(())
+}
+
+/// Passes on what comes of a body; an error when nothing comes for a time.
+pub(crate) fn read_body(
+    url: &str,
+    body: ureq::Body,
+    timeout: Duration,
+    mut each: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    // A thread reads it, so that a stalled connection can be detected.
     let (sender, receiver) = std::sync::mpsc::sync_channel::<std::io::Result<Vec<u8>>>(8);
-    let mut reader = response.into_body().into_reader();
+    let mut reader = body.into_reader();
     std::thread::spawn(move || {
         loop {
             let mut buffer = vec![0u8; 1 << 18];
@@ -183,28 +207,18 @@ fn transfer(remote: &Remote, partial: &Path) -> Result<()> {
             }
         }
     });
-    let mut received = 0u64;
+    let mut received = 0;
     loop {
-        let bytes = match receiver.recv_timeout(remote.timeout) {
+        let bytes = match receiver.recv_timeout(timeout) {
             Ok(bytes) => bytes.with_context(|| format!("{url}: the connection was interrupted"))?,
-            Err(_) => bail!("{url}: no data for {} seconds after {received} bytes", remote.timeout.as_secs()),
+            Err(_) => bail!("{url}: no data for {} seconds after {received} bytes", timeout.as_secs()),
         };
         if bytes.is_empty() {
-            break;
+            return Ok(());
         }
-        received += bytes.len() as u64;
-        if let Some(expected) = remote.size.filter(|expected| start + received > *expected) {
-            return Err(wrong_size(start + received, expected));
-        }
-        file.write_all(&bytes).at(partial, "written")?;
-        bar.inc(bytes.len() as u64);
+        received += bytes.len();
+        each(&bytes)?;
     }
-    file.sync_all().at(partial, "written")?;
-    bar.finish_and_clear();
-    if length.is_some_and(|l| l != received) {
-        bail!("{url}: the connection ended after {received} of {} bytes", length.unwrap_or(0));
-    }
-    Ok(())
 }
 
 fn progress_bar(url: &str, start: u64, length: Option<u64>) -> ProgressBar {

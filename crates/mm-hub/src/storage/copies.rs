@@ -194,7 +194,7 @@ fn remove(copy: &Path) -> std::io::Result<()> {
 }
 
 /// The bytes of `MM_STORAGE_CACHE_BYTES`.
-fn cache_limit() -> Result<u64> {
+pub(super) fn cache_limit() -> Result<u64> {
     let Ok(text) = std::env::var("MM_STORAGE_CACHE_BYTES") else { return Ok(CACHE_BYTES) };
     text.trim().parse().with_context(|| format!("MM_STORAGE_CACHE_BYTES: found `{text}`, expected a number of bytes"))
 }

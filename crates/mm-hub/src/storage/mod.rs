@@ -8,12 +8,14 @@
 //! 429 or 5xx, and connections that break, are tried again.
 
 mod copies;
+mod credentials;
 mod objects;
 mod parts;
 mod stores;
+mod unsized_files;
 
 use crate::{
-    error::{At, Context, Error, Result},
+    error::{At, Context, Error, Result, bail},
     fetch::is_offline,
     hub::variable,
     report::note,
@@ -29,6 +31,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::runtime::Runtime;
+use unsized_files::lacks_size;
 use url::Url;
 
 /// The schemes of object stores, whose files can be written as well.
@@ -40,11 +43,16 @@ pub struct Storage {
     runtime: Mutex<Option<Arc<Runtime>>>,
     /// The store of each bucket or host.
     stores: Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>,
+    /// What this process has copied of servers that state no size.
+    unsized_files: Mutex<BTreeMap<String, CopyInfo>>,
 }
 
 /// A file of a store.
 struct Location {
     url: String,
+    /// The URL of the request; another one for a file of the hub.
+    address: String,
+    token: Option<String>,
     store: Arc<dyn ObjectStore>,
     path: ObjectPath,
 }
@@ -63,7 +71,12 @@ fn is_of(text: &str, schemes: &[&str]) -> bool {
 impl Storage {
     /// Copies go to `storage` in mm's cache folder.
     pub fn new(cache: &Path) -> Self {
-        Self { copies: Copies::new(cache.join("storage")), runtime: Mutex::default(), stores: Mutex::default() }
+        Self {
+            copies: Copies::new(cache.join("storage")),
+            runtime: Mutex::default(),
+            stores: Mutex::default(),
+            unsized_files: Mutex::default(),
+        }
     }
 
     /// The path of a copy of the file at a URL, which is to be opened within a minute: after that it may be removed for
@@ -76,8 +89,8 @@ impl Storage {
             let copy = self.copies.info(url).and_then(|info| self.copies.give(url, &info));
             return copy.ok_or_else(|| Error::Offline { what: url.to_owned() });
         }
-        let location = self.locate(url)?;
-        let meta = self.head(&location)?;
+        let location = self.locate_file(url)?;
+        let Some(meta) = self.head(&location)? else { return self.fetch_unsized(&location) };
         let (bytes, e_tag, modified) = (meta.size, meta.e_tag.clone(), meta.last_modified.timestamp());
         let stated = CopyInfo { url: url.to_owned(), bytes, e_tag, modified };
         if let Some(copy) = self.copies.give(url, &stated) {
@@ -85,9 +98,12 @@ impl Storage {
         }
         self.copies.make_room(bytes)?;
         let partial = self.copies.partial(url)?;
-        let put = self.runtime()?.block_on(download(&location, &meta, &partial));
-        let put = put.and_then(|()| self.copies.put(&partial, &stated));
-        put.inspect_err(|_| drop(fs::remove_file(&partial)))
+        let downloaded = self.runtime()?.block_on(download(&location, &meta, &partial));
+        let put = downloaded.and_then(|is_sized| is_sized.then(|| self.copies.put(&partial, &stated)).transpose());
+        if !matches!(put, Ok(Some(_))) {
+            let _ = fs::remove_file(&partial);
+        }
+        put?.map_or_else(|| self.fetch_unsized(&location), Ok)
     }
 
     /// The size in bytes of the file at a URL.
@@ -99,7 +115,12 @@ impl Storage {
             let bytes = self.copies.info(url).map(|info| info.bytes);
             return bytes.ok_or_else(|| Error::Offline { what: url.to_owned() });
         }
-        Ok(self.head(&self.locate(url)?)?.size)
+        let location = self.locate_file(url)?;
+        if let Some(meta) = self.head(&location)? {
+            return Ok(meta.size);
+        }
+        let copy = self.fetch_unsized(&location)?;
+        Ok(copy.metadata().at(&copy, "read")?.len())
     }
 
     /// The copy may be removed where others need its space.
@@ -112,8 +133,27 @@ impl Storage {
         self.copies.release(url);
     }
 
-    fn head(&self, location: &Location) -> Result<ObjectMeta> {
-        self.runtime()?.block_on(location.store.head(&location.path)).map_err(|e| describe(&location.url, e))
+    /// What a server states of a file; `None` where it states no size.
+    fn head(&self, location: &Location) -> Result<Option<ObjectMeta>> {
+        match self.runtime()?.block_on(location.store.head(&location.path)) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(error) if lacks_size(&error) => Ok(None),
+            Err(error @ object_store::Error::NotFound { .. }) if self.lacks_bucket(location)? => {
+                Err(describe_as(&location.url, "cannot be read", "the server has no such bucket", error))
+            }
+            Err(error) => Err(describe(&location.url, error)),
+        }
+    }
+
+    /// Whether a file is missing because its bucket is; false where the server does not say.
+    fn lacks_bucket(&self, location: &Location) -> Result<bool> {
+        use tokio_stream::StreamExt;
+        if !is_of(&location.url, &STORES) {
+            return Ok(false);
+        }
+        let mut listed = location.store.list(Some(&location.path));
+        let first = self.runtime()?.block_on(listed.next());
+        Ok(first.is_some_and(|first| first.is_err_and(|e| root_cause(&e).contains("404"))))
     }
 
     fn runtime(&self) -> Result<Arc<Runtime>> {
@@ -127,6 +167,18 @@ impl Storage {
         Ok(built)
     }
 
+    /// The place of a file; refuses the URL of a bucket or a server alone.
+    fn locate_file(&self, url: &str) -> Result<Location> {
+        let location = self.locate(url)?;
+        if location.path.as_ref().is_empty() {
+            let (found, expected) =
+                if is_of(url, &STORES) { ("a bucket", "BUCKET/FILE") } else { ("a server", "HOST/FILE") };
+            let scheme = url.split("://").next().unwrap_or_default();
+            bail!("{url}: names {found} and no file in it; expected {scheme}://{expected}");
+        }
+        Ok(location)
+    }
+
     fn locate(&self, url: &str) -> Result<Location> {
         let (address, token) = match url.strip_prefix("hf://") {
             Some(rest) => (stores::of_hub(url, rest)?, variable("HF_TOKEN")),
@@ -138,19 +190,27 @@ impl Storage {
         let store = if let Some(store) = stores.get(&key) {
             store.clone()
         } else {
-            let store = stores::build(&parsed, token).map_err(|e| describe(url, e))?;
+            if let Some(reason) = credentials::lack(parsed.scheme()) {
+                bail!("{url}: {reason}");
+            }
+            let store = stores::build(&parsed, token.clone()).map_err(|e| describe(url, e))?;
             stores.insert(key, store.clone());
             store
         };
         let path = ObjectPath::from_url_path(parsed.path()).with_context(|| format!("{url}: not a path of a file"))?;
-        Ok(Location { url: url.to_owned(), store, path })
+        Ok(Location { url: url.to_owned(), address, token, store, path })
     }
 }
 
-/// Writes a file, of which as many bytes have to come as the server stated.
-async fn download(location: &Location, meta: &ObjectMeta, partial: &Path) -> Result<()> {
+/// Writes a file, of which as many bytes have to come as the server stated; returns false where it does not state a size
+/// again.
+async fn download(location: &Location, meta: &ObjectMeta, partial: &Path) -> Result<bool> {
     use tokio_stream::StreamExt;
-    let found = location.store.get(&location.path).await.map_err(|e| describe(&location.url, e))?;
+    let found = match location.store.get(&location.path).await {
+        Ok(found) => found,
+        Err(error) if lacks_size(&error) => return Ok(false),
+        Err(error) => return Err(describe(&location.url, error)),
+    };
     let mut chunks = found.into_stream();
     let mut file = File::create(partial).at(partial, "written")?;
     let mut received = 0;
@@ -166,7 +226,7 @@ async fn download(location: &Location, meta: &ObjectMeta, partial: &Path) -> Res
     if meta.size > 1 << 28 {
         note(format!("copied {} ({} MB)", location.url, meta.size >> 20));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// An error of reading from a store, with what to do about it.
@@ -184,11 +244,14 @@ fn describe_as(url: &str, failed: &str, missing: &str, error: object_store::Erro
         }
         _ => format!("{url} {failed}"),
     };
-    // The errors of the store's client repeat those below them.
-    let mut root: &(dyn std::error::Error + 'static) = &error;
+    Error::Context { what, source: root_cause(&error).trim_end_matches([':', ' ']).into() }
+}
+
+/// The text of the error below all others: those of the store's client repeat those below them.
+fn root_cause(error: &object_store::Error) -> String {
+    let mut root: &(dyn std::error::Error + 'static) = error;
     while let Some(below) = root.source() {
         root = below;
     }
-    let reason = root.to_string();
-    Error::Context { what, source: reason.trim_end_matches([':', ' ']).into() }
+    root.to_string()
 }

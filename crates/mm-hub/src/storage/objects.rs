@@ -57,7 +57,7 @@ impl Objects {
     /// # Errors
     /// When the store refuses it, or does not answer.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Location { url, store, path } = self.locate(name)?;
+        let Location { url, store, path, .. } = self.locate(name)?;
         let read = self.storage.runtime()?.block_on(async { store.get(&path).await?.bytes().await });
         match read {
             Ok(bytes) => Ok(Some(bytes.to_vec())),
@@ -149,7 +149,7 @@ impl Objects {
     /// # Errors
     /// When the store refuses it, or does not answer.
     pub fn remove(&self, name: &str) -> Result<()> {
-        let Location { url, store, path } = self.locate(name)?;
+        let Location { url, store, path, .. } = self.locate(name)?;
         match self.storage.runtime()?.block_on(store.delete(&path)) {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(describe(&url, error)),
@@ -161,7 +161,7 @@ impl Objects {
     /// # Errors
     /// When the store refuses it, or does not answer.
     pub fn list(&self, folder: &str) -> Result<Vec<String>> {
-        let Location { url, store, path } = self.locate(folder)?;
+        let Location { url, store, path, .. } = self.locate(folder)?;
         let listed = self.storage.runtime()?.block_on(store.list_with_delimiter(Some(&path)));
         let objects = listed.map_err(|error| describe(&url, error))?.objects;
         Ok(objects.iter().filter_map(|o| o.location.filename()).map(ToOwned::to_owned).collect())
@@ -194,7 +194,7 @@ impl Objects {
     }
 
     fn modified(&self, name: &str) -> Result<Option<SystemTime>> {
-        let Location { url, store, path } = self.locate(name)?;
+        let Location { url, store, path, .. } = self.locate(name)?;
         match self.storage.runtime()?.block_on(store.head(&path)) {
             Ok(meta) => Ok(Some(meta.last_modified.into())),
             Err(StoreError::NotFound { .. }) => Ok(None),

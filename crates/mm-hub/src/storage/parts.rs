@@ -1,7 +1,7 @@
 //! Parts of files, from their copies or from the server: archives that together are larger than the cache are read like
 //! this.
 
-use super::{Storage, describe};
+use super::{Storage, describe, unsized_files::lacks_size};
 use crate::{
     error::{At, Error, Result},
     fetch::is_offline,
@@ -26,11 +26,11 @@ impl Storage {
         if is_offline() {
             return Err(Error::Offline { what: url.to_owned() });
         }
-        let location = self.locate(url)?;
+        let location = self.locate_file(url)?;
         let range = offset..offset + length as u64;
         match self.runtime()?.block_on(location.store.get_range(&location.path, range)) {
             Ok(bytes) => Ok(bytes.into()),
-            Err(StoreError::NotSupported { .. }) => {
+            Err(error) if matches!(error, StoreError::NotSupported { .. }) || lacks_size(&error) => {
                 let copy = self.fetch(url)?;
                 let bytes = read_part(&copy, offset, length).at(&copy, "read");
                 self.unpin(url);
