@@ -48,6 +48,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<dyn ProcessGroup>>> = const { RefCell::new(None) };
     /// Whose rank 0 draws for functions that run in every process with the rows of all.
     static SHARED_DRAWS: RefCell<Option<Rc<dyn ProcessGroup>>> = const { RefCell::new(None) };
+    /// Who divides the work of [`map_over_ranks`] where each process computes alone otherwise.
+    static DIVIDES_WORK: RefCell<Option<Rc<dyn ProcessGroup>>> = const { RefCell::new(None) };
 }
 
 /// The processes that train together with this one; `None` where it computes alone.
@@ -66,6 +68,13 @@ pub fn with_process_group<T>(group: Option<Rc<dyn ProcessGroup>>, run: impl FnOn
 pub fn with_rows_of_all<T>(run: impl FnOnce() -> T) -> T {
     let group = process_group().or_else(|| SHARED_DRAWS.with_borrow(Clone::clone));
     let _restore = Restore::after_setting(&SHARED_DRAWS, group);
+    with_process_group(None, run)
+}
+
+/// Runs a function that each process calls alike, for instance an evaluation: it computes alone, and
+/// [`map_over_ranks`] divides its items among the processes.
+pub fn with_divided_work<T>(run: impl FnOnce() -> T) -> T {
+    let _restore = Restore::after_setting(&DIVIDES_WORK, process_group());
     with_process_group(None, run)
 }
 
@@ -170,12 +179,17 @@ pub fn map_over_ranks<I, T: Serialize + DeserializeOwned, E: From<Error>>(
     items: impl IntoIterator<Item = I>,
     mut work: impl FnMut(I) -> Result<T, E>,
 ) -> Result<Vec<T>, E> {
-    let Some(group) = process_group() else { return items.into_iter().map(work).collect() };
+    let Some(group) = process_group().or_else(|| DIVIDES_WORK.with_borrow(Clone::clone)) else {
+        return items.into_iter().map(work).collect();
+    };
     let (rank, world_size) = (group.rank(), group.world_size());
     let items: Vec<I> = items.into_iter().collect();
     let count = items.len();
     let own = items.into_iter().enumerate().filter(|(number, _)| number % world_size == rank);
-    let own: Vec<T> = with_process_group(None, || own.map(|(_, item)| work(item)).collect::<Result<_, E>>())?;
+    let own: Vec<T> = {
+        let _restore = Restore::after_setting(&DIVIDES_WORK, None);
+        with_process_group(None, || own.map(|(_, item)| work(item)).collect::<Result<_, E>>())?
+    };
     let mut parts = Vec::with_capacity(world_size);
     for (other, (found, part)) in gather_values(group.as_ref(), &(count, own))?.into_iter().enumerate() {
         if found != count {
@@ -185,6 +199,17 @@ pub fn map_over_ranks<I, T: Serialize + DeserializeOwned, E: From<Error>>(
         parts.push(part.into_iter());
     }
     Ok((0..).map_while(|number| parts[number % world_size].next()).collect())
+}
+
+/// Runs a function in rank 0 alone, whose value all processes get; it computes alone.
+///
+/// # Errors
+/// As [`map_over_ranks`].
+pub fn on_rank_zero<T: Serialize + DeserializeOwned, E: From<Error>>(
+    run: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let mut values = map_over_ranks([run], |run| run())?;
+    values.pop().ok_or_else(|| Error::Other("no process has run a function of rank 0".into()).into())
 }
 
 /// A tensor among the results of [`map_over_ranks`]: processes send each other its values, bit for bit up to float32.

@@ -4,7 +4,7 @@
 
 use mm_core::{
     DType, Device, Tensor,
-    distributed::{SentTensor, map_over_ranks, process_group},
+    distributed::{SentTensor, map_over_ranks, on_rank_zero, process_group, with_divided_work},
 };
 use mm_dist::{
     Environment, Error, GradientReducer, Group, Profiler, ReduceOp, Result, current, spawn_local, spawn_local_with,
@@ -78,6 +78,28 @@ fn work_is_divided_and_its_results_keep_their_order() {
     });
     let texts = results.unwrap();
     assert!(texts[0].contains("rank 1") && texts[1].contains("item 3 is broken"), "{texts:?}");
+}
+
+#[test]
+fn an_evaluation_is_divided_though_each_rank_computes_alone() {
+    let results = spawn_local(2, |group| {
+        let mut own = Vec::new();
+        let sums = with_divided_work(|| {
+            assert!(process_group().is_none());
+            map_over_ranks(0..5, |item| {
+                own.push(item);
+                // Work inside of work is not divided again.
+                let inner: Vec<i32> = map_over_ranks(0..3, Ok::<_, mm_core::Error>)?;
+                Ok::<_, mm_core::Error>(item + inner.iter().sum::<i32>())
+            })
+        })?;
+        assert!(own.iter().all(|item| *item as usize % 2 == group.rank()) && own.len() < 4, "{own:?}");
+        assert!(process_group().is_some());
+        let first = on_rank_zero(|| Ok::<_, mm_core::Error>(group.rank() + 7))?;
+        Ok((sums, first))
+    });
+    assert!(results.unwrap().into_iter().all(|found| found == (vec![3, 4, 5, 6, 7], 7)));
+    assert_eq!(on_rank_zero(|| Ok::<_, mm_core::Error>(3)).unwrap(), 3);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use crate::{
     TrainConfig, TrainState, distributed::Ranks, ema::model_tensors, profile::StepProfile,
 };
 use mm_core::{
-    LossOutput, Params, Tensor, TrainingObjective, autocast, distributed::with_process_group, no_grad, seed,
+    LossOutput, Params, Tensor, TrainingObjective, autocast,
+    distributed::{with_divided_work, with_process_group},
+    no_grad, seed,
 };
 use std::{
     collections::BTreeMap,
@@ -366,8 +368,8 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
             ema.swap(self.params)?;
         }
         let mut improved = true;
-        // Every process evaluates on all rows, so that what an objective remembers of it is the same in all.
-        let metrics = with_process_group(None, || no_grad(&mut *evaluate))?;
+        // Every process gets the result for all rows, so that what an objective remembers of it is the same in all.
+        let metrics = with_divided_work(|| no_grad(&mut *evaluate))?;
         if let Some(metrics) = self.ranks.metrics_of_first(metrics)? {
             progress.evaluated(self.state.step, &metrics);
             let num_batches = self.source.num_batches(self.state.epoch.saturating_sub(1));

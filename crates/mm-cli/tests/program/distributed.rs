@@ -15,7 +15,7 @@ use std::{
 /// The number of steps of a comparison.
 const STEPS: u64 = 200;
 
-/// Twelve rows, of which some lack a modality.
+/// Eight rows for training and four for validation, of which some lack a modality.
 fn workspace() -> Workspace {
     let workspace = Workspace::new();
     let lines = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
@@ -30,6 +30,9 @@ fn workspace() -> Workspace {
         };
         for modality in missing {
             row[*modality] = serde_json::Value::Null;
+        }
+        if number >= 8 {
+            row["split"] = "valid".into();
         }
         row["kind"] = if number % 3 == 0 { "a" } else { "b" }.into();
         rows += &format!("{row}\n");
@@ -150,10 +153,16 @@ fn compare(task: &str, own: &str, steps: u64, more: &[&str]) {
             assert_same_weights(workspace.path(), "run-1", &format!("run-{world_size}"), 1e-5);
         }
     }
-    // Each step is logged once.
+    // Each step is logged once, and the validation rows are evaluated as by one process.
     let logged = |run: &str| mm_train::Run::read_metrics(&workspace.path().join(run)).unwrap();
     let steps = |run: &str| logged(run).into_iter().map(|m| (m.step, m.split)).collect::<Vec<_>>();
     assert_eq!(steps("run-1"), steps("run-2"));
+    let valid = |run: &str| logged(run).into_iter().rfind(|m| m.split == "valid").map(|m| m.values).unwrap_or_default();
+    let (alone, together) = (valid("run-1"), valid("run-3"));
+    assert!(!alone.is_empty() && alone.keys().eq(together.keys()), "{alone:?} {together:?}");
+    for (name, value) in &alone {
+        assert!((value - together[name]).abs() < 1e-3 * value.abs().max(1.0), "{name}: {alone:?} {together:?}");
+    }
     let losses = |run: &str| logged(run).iter().filter_map(|m| m.values.get("loss").copied()).collect::<Vec<_>>();
     for (a, b) in losses("run-1").iter().zip(losses("run-3")) {
         assert!((a - b).abs() < 1e-3 * a.abs().max(1.0), "{:?} {:?}", losses("run-1"), losses("run-3"));

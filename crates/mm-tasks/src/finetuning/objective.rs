@@ -7,11 +7,14 @@ use super::{
     tokens::pair_key,
 };
 use crate::{
-    Result,
+    Error, Result,
     fit::{TaskTrainer, TrainingData, run_training},
     task::{FitContext, FitOutcome},
 };
-use mm_core::{DType, LossOutput, Modality, Params, Processor, Source, TrainingObjective, distributed::mean_by_count};
+use mm_core::{
+    DType, LossOutput, Modality, Params, Processor, Source, TrainingObjective,
+    distributed::{map_over_ranks, mean_by_count},
+};
 use mm_data::{Batch, Manifest, Split};
 use mm_reason::TrainBatch;
 use mm_train::{EvalMetrics, Run};
@@ -86,8 +89,11 @@ impl TaskTrainer for FinetuningTrainer<'_> {
         if rows.is_empty() {
             return Ok(None);
         }
-        let outputs = self.model.generate_rows(self.manifest, &rows)?;
-        Ok(Some(self.model.text_metrics(self.manifest, &outputs.texts).to_map()))
+        // Processes that train together have a part of the batches each.
+        let batches = rows.chunks(self.model.loaded.pipeline.max_batch_size());
+        let texts =
+            map_over_ranks(batches, |rows| Ok::<_, Error>(self.model.generate_rows(self.manifest, rows)?.texts))?;
+        Ok(Some(self.model.text_metrics(self.manifest, &texts.concat()).to_map()))
     }
 }
 

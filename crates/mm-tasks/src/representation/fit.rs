@@ -8,7 +8,7 @@ use crate::{
 };
 use mm_core::{
     LossOutput, Modality, Params, Processor, Tensor, TrainingObjective,
-    distributed::{process_group, rank_zero_first},
+    distributed::{on_rank_zero, process_group, rank_zero_first},
     no_grad,
     seed::manual_seed,
 };
@@ -23,7 +23,22 @@ struct RepresentationTrainer<'a> {
     model: &'a Representation,
     /// The class of each row of the manifest.
     labels: Vec<i64>,
-    valid: SplitData,
+    /// Number of validation rows.
+    num_valid: usize,
+    /// Those rows, in rank 0 alone: a loss over all of them is not divided.
+    valid: Option<SplitData>,
+}
+
+impl RepresentationTrainer<'_> {
+    fn evaluate_rows(&self, valid: &SplitData) -> Result<Option<EvalMetrics>> {
+        manual_seed(0);
+        let mut set = valid.set.clone();
+        set.labels = Some(Tensor::from_slice(&valid.labels)?.to_device(self.model.params.device())?);
+        let Some((loss, parts)) = self.model.learner.loss(&set, false)? else { return Ok(None) };
+        let mut values: EvalMetrics = parts.into_iter().collect();
+        values.insert(METRIC.into(), -loss.to_f64()?);
+        Ok(Some(values))
+    }
 }
 
 impl TrainingObjective<Batch> for RepresentationTrainer<'_> {
@@ -47,16 +62,16 @@ impl TaskTrainer for RepresentationTrainer<'_> {
     }
 
     fn evaluate(&self) -> Result<Option<EvalMetrics>> {
-        if self.valid.rows.is_empty() {
+        if self.num_valid == 0 {
             return Ok(None);
         }
-        manual_seed(0);
-        let mut set = self.valid.set.clone();
-        set.labels = Some(Tensor::from_slice(&self.valid.labels)?.to_device(self.model.params.device())?);
-        let Some((loss, parts)) = self.model.learner.loss(&set, false)? else { return Ok(None) };
-        let mut values: EvalMetrics = parts.into_iter().collect();
-        values.insert(METRIC.into(), -loss.to_f64()?);
-        Ok(Some(values))
+        // Bit for bit: a loss may be infinite, which JSON cannot say.
+        let evaluate = || -> Result<Option<BTreeMap<String, u64>>> {
+            let metrics = self.valid.as_ref().map(|valid| self.evaluate_rows(valid)).transpose()?.flatten();
+            Ok(metrics.map(|m| m.into_iter().map(|(name, value)| (name, value.to_bits())).collect()))
+        };
+        let metrics = on_rank_zero(evaluate)?;
+        Ok(metrics.map(|m| m.into_iter().map(|(name, bits)| (name, f64::from_bits(bits))).collect()))
     }
 }
 
@@ -97,16 +112,18 @@ pub(super) fn fit(
     let manifest = Arc::new(manifest);
     let processors = rank_zero_first(|| model.prepare(&manifest, context.stop, &mut *context.on_progress))?;
     no_grad(|| fit_standardizers(model, &manifest, &processors))?;
+    let is_first = process_group().is_none_or(|group| group.rank() == 0);
     let trainer = RepresentationTrainer {
         model,
         labels: manifest.rows.iter().map(|r| model.class_of(r)).collect(),
-        valid: model.split_data(&manifest, Split::Valid, &processors)?,
+        num_valid: manifest.rows_in_split(Split::Valid).len(),
+        valid: is_first.then(|| model.split_data(&manifest, Split::Valid, &processors)).transpose()?,
     };
     let rows = manifest.rows_in_split(Split::Train);
     let data = TrainingData { manifest, rows, processors, loader: model.config.common.loader.clone() };
     let mut outcome = run_training(&trainer, &model.config.common, data, run, context)?;
     // Validation rows are read outside the loader.
-    outcome.failed.extend(trainer.valid.failed);
+    outcome.failed.extend(trainer.valid.into_iter().flat_map(|valid| valid.failed));
     outcome.failed.sort();
     outcome.failed.dedup();
     Ok(outcome)
