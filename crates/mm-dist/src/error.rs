@@ -46,6 +46,16 @@ pub enum Error {
         /// The message of the transport.
         reason: String,
     },
+    /// Another process ended with an error, and said so ([`Group::report_failure`](crate::Group::report_failure)).
+    #[error("rank {rank} ends with rank {peer}, which failed: {reason}")]
+    Ended {
+        /// This process.
+        rank: usize,
+        /// The process that failed.
+        peer: usize,
+        /// Its error.
+        reason: String,
+    },
     /// The processes disagree about something that has to be equal.
     #[error(
         "{what} differs between the processes: rank 0 has {expected}, rank {rank} has {found}; start all with the same"

@@ -4,11 +4,11 @@ use crate::{
     Environment, Error, Result,
     backend::{Gloo, Reducer, Store},
     local::ThreadLock,
-    monitor::Monitor,
+    monitor::{Blame, Monitor},
 };
 use mm_core::{DType, Device, Tensor, no_grad};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{cell::Cell, time::Duration};
+use std::time::Duration;
 
 /// How a reduction combines the values of all ranks; the numbers are those of `c10d::ReduceOp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +23,6 @@ pub enum ReduceOp {
 
 /// Time that libtorch has to notice a timeout by itself.
 const GRACE: Duration = Duration::from_secs(4);
-
-/// Time that rank 0 keeps the store after a failure, so that the others can read who is to blame.
-const LINGER: Duration = Duration::from_secs(3);
 
 /// Processes that train together.
 ///
@@ -47,8 +44,8 @@ const LINGER: Duration = Duration::from_secs(3);
 pub struct Group {
     rank: usize,
     world_size: usize,
-    failed: Cell<bool>,
-    // Dropped in this order: the store after what uses it.
+    // Dropped in this order: the connections, so that the others notice; the monitor, which waits until they have read
+    // why; the store.
     /// For gradients, whose operations run while the backward pass does.
     gradients: Gloo,
     gloo: Gloo,
@@ -112,7 +109,7 @@ impl Group {
         };
         let (gradients, gloo) = (gloo("gradients")?, gloo("default")?);
         tracing::info!("rank {rank} of {world_size} joined at {}", environment.address());
-        Ok(Self { rank, world_size, failed: Cell::new(false), gradients, gloo, monitor, _store: store, _lock: lock })
+        Ok(Self { rank, world_size, gradients, gloo, monitor, _store: store, _lock: lock })
     }
 
     /// The first operation of both groups of connections.
@@ -260,22 +257,22 @@ impl Group {
         self.together("comparing the parameters", || Reducer::new(&self.gradients, parameters, bucket_bytes))
     }
 
+    /// Tells the other ranks why this one ends before the work is done: their next operation fails with
+    /// [`Error::Ended`] and this reason. Does nothing where an operation failed, of which all know.
+    pub fn report_failure(&self, reason: &str) {
+        self.monitor.report(reason);
+    }
+
     /// An operation of all ranks; a failure names those to blame, and the group cannot be used after it.
     pub(crate) fn together<T>(&self, operation: &'static str, run: impl FnOnce() -> Result<T, String>) -> Result<T> {
         self.monitor.count();
-        run().map_err(|reason| {
-            self.failed.set(true);
-            let reason = reason.lines().next().unwrap_or_default().to_owned();
-            Error::Peer { rank: self.rank, operation, peers: self.monitor.blame(), reason }
+        run().map_err(|reason| match self.monitor.blame() {
+            Blame::Reported { rank: peer, reason } => Error::Ended { rank: self.rank, peer, reason },
+            Blame::Observed { peers, .. } => {
+                let reason = reason.lines().next().unwrap_or_default().to_owned();
+                Error::Peer { rank: self.rank, operation, peers, reason }
+            }
         })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if self.failed.get() && self.rank == 0 {
-            std::thread::sleep(LINGER);
-        }
     }
 }
 

@@ -232,6 +232,25 @@ fn a_rank_that_ends_is_named_by_the_others() {
 }
 
 #[test]
+fn the_error_with_which_a_rank_ends_is_that_of_the_others() {
+    for fails in [0, 2] {
+        let errors = errors(30, |group| {
+            group.barrier()?;
+            if group.rank() == fails {
+                group.report_failure("the table is empty");
+                return Ok(());
+            }
+            let result = group.all_reduce_numbers(&[1.0], ReduceOp::Sum).map(drop);
+            assert!(matches!(result, Err(Error::Ended { peer, .. }) if peer == fails), "{result:?}");
+            result
+        });
+        for (rank, text) in errors.iter().enumerate().filter(|(rank, _)| *rank != fails) {
+            assert_eq!(*text, format!("rank {rank} ends with rank {fails}, which failed: the table is empty"));
+        }
+    }
+}
+
+#[test]
 fn a_rank_that_does_not_come_is_named_by_the_others() {
     let errors = errors(3, |group| {
         group.barrier()?;
@@ -239,7 +258,10 @@ fn a_rank_that_does_not_come_is_named_by_the_others() {
             std::thread::sleep(Duration::from_secs(10));
             return Ok(());
         }
-        group.all_reduce_numbers(&[1.0], ReduceOp::Sum).map(drop)
+        let begun = Instant::now();
+        let result = group.all_reduce_numbers(&[1.0], ReduceOp::Sum).map(drop);
+        assert!(begun.elapsed() < Duration::from_secs(3 + 5), "{:?}", begun.elapsed());
+        result
     });
     assert_eq!(errors[1], "");
     for text in [&errors[0], &errors[2]] {

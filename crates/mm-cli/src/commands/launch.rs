@@ -8,7 +8,10 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal, test_kill_process},
+    process::{
+        Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process, set_parent_process_death_signal, test_kill_process,
+        waitid,
+    },
 };
 use std::{
     ffi::OsString,
@@ -133,12 +136,23 @@ impl Rank {
         Ok(Self { child, status: None })
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Its number, unless it has ended.
+    fn pid(&self) -> Option<Pid> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let (Some(pid), None) = (pid, self.status) {
+        pid.filter(|_| self.status.is_none())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
             // It may just have ended.
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Whether it is stopped (by `SIGSTOP`), so that it notices nothing and takes no signal but `SIGKILL`.
+    fn is_stopped(&self) -> bool {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.pid().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
     }
 }
 
@@ -180,6 +194,14 @@ impl Ranks {
                 seen = received;
             }
             if let Some((number, status, since)) = first_failure {
+                for (stopped, rank) in self.0.iter_mut().enumerate().filter(|(_, rank)| rank.is_stopped()) {
+                    output::warning(format!(
+                        "rank {stopped} is stopped (SIGSTOP); ending it, since rank {number} {}",
+                        described(status)
+                    ));
+                    rank.signal(Signal::KILL);
+                    rank.status = Some(rank.child.wait()?);
+                }
                 if since.elapsed() > NOTICE && !asked {
                     output::warning(format!("rank {number} {}; ending the others", described(status)));
                     self.signal(Signal::TERM);

@@ -3,12 +3,12 @@
 use crate::{
     args::{config::read_config, output_path::local_path},
     context::{Context, stop_on_interrupt},
-    exit::interrupted,
+    exit::{Interrupted, interrupted},
     output,
     progress::{ItemProgress, TrainingProgress},
 };
 use anyhow::{Context as _, Result, bail};
-use mm_core::{Device, Role, config};
+use mm_core::{Device, Role, config, describe_error};
 use mm_dist::{Environment, Group};
 use mm_tasks::{FitContext, FitOutcome, TaskModel, task::failed_to_json};
 use mm_train::{Run, environment};
@@ -57,7 +57,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     group.agree("the version of mm", env!("CARGO_PKG_VERSION"))?;
     // Not before: a process that still waits for the others has nothing to save, and a signal ends it.
     let stop = stop_on_interrupt("this step")?;
-    mm_dist::with_group(&group, || run_in_group(arguments, context, &stop))
+    let result = mm_dist::with_group(&group, || run_in_group(arguments, context, &stop));
+    if let Some(error) = result.as_ref().err().filter(|error| !error.is::<Interrupted>()) {
+        group.report_failure(&describe_error(error.as_ref()));
+    }
+    result
 }
 
 /// Index of this process among those that train together.

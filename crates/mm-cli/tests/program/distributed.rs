@@ -218,12 +218,17 @@ fn the_steps_of_each_process_are_profiled() {
 
 /// A training of 400 steps, each of which is saved, in the background.
 fn start(workspace: &Workspace, world_size: usize, more: &[&str]) -> Child {
+    start_with_timeout(workspace, world_size, "60", more)
+}
+
+/// The same, with the seconds for which the processes wait for each other.
+fn start_with_timeout(workspace: &Workspace, world_size: usize, seconds: &str, more: &[&str]) -> Child {
     let nproc = world_size.to_string();
     let launch = ["launch", "--nproc", &nproc, "--", "mm", "train", "config.toml", "--out", "run", "--threads", "1"];
     Command::new(env!("CARGO_BIN_EXE_mm"))
         .args([&launch[..], &LONG[..], more].concat())
         .current_dir(workspace.path())
-        .env("MM_DIST_TIMEOUT_SECONDS", "60")
+        .env("MM_DIST_TIMEOUT_SECONDS", seconds)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -281,6 +286,26 @@ fn a_run_that_is_interrupted_and_killed_continues_with_another_number_of_process
     let logged = mm_train::Run::read_metrics(&run).unwrap();
     let steps: Vec<u64> = logged.iter().filter(|m| m.split == "train").map(|m| m.step).collect();
     assert_eq!(steps, (1..=400).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_process_that_is_stopped_ends_the_others_soon_after_the_timeout() {
+    let workspace = workspace();
+    let run = workspace.path().join("run");
+    workspace.write("config.toml", config("representation", VAE, 6));
+    for (victim, steps, named) in
+        [(2, 20, "rank 2 ended or does not run"), (0, 40, "rank 0, which keeps the store, cannot be reached")]
+    {
+        let launcher = start_with_timeout(&workspace, 3, "6", &["--resume"]);
+        wait_for_steps(&run, steps);
+        signal("-STOP", children(launcher.id())[victim]);
+        let begun = Instant::now();
+        let output = launcher.wait_with_output().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(6 + 5), "{:?}: {}", begun.elapsed(), text(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        let stopped = format!("rank {victim} is stopped (SIGSTOP); ending it");
+        assert!([named, &stopped].iter().all(|part| text(&output).contains(part)), "{}", text(&output));
+    }
 }
 
 #[test]
