@@ -13,6 +13,8 @@ use mm_data::{Batch, FailedSample, Loader, LoaderConfig, Manifest};
 use mm_train::{EvalMetrics, Run, TrainHooks, Trainer};
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use crate::agreement::agree_on_data;
+
 /// What differs between the training of tasks: the objective (loss and its state), and the evaluation on validation
 /// rows. Where several processes train together ([`process_group`]), the batch of a loss is the part of this process
 /// ([`Batch::is_shard`]). A trainer holds the state that changes during training; models do not.
@@ -23,7 +25,8 @@ pub trait TaskTrainer: TrainingObjective<Batch> {
     /// The metric of [`TaskTrainer::evaluate`] that selects the best weights; greater is better.
     fn metric(&self) -> &str;
 
-    /// Metrics on the validation rows; `None` when there are none.
+    /// Metrics on the validation rows; `None` when there are none. Processes that train together all call it, compute
+    /// alone, and divide the work that [`map_over_ranks`](mm_core::distributed::map_over_ranks) gets.
     ///
     /// # Errors
     /// When they cannot be read.

@@ -9,6 +9,7 @@
 //!
 //! Every task that a config file can name implements [`task::TaskModel`] and is found in a [`task::TaskRegistry`].
 
+mod agreement;
 pub mod alignment;
 pub mod answering;
 pub mod audit;

@@ -10,7 +10,7 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Device, Role, config, describe_error};
 use mm_dist::{Environment, Group};
-use mm_tasks::{FitContext, FitOutcome, TaskModel, task::failed_to_json};
+use mm_tasks::{FitContext, FitOutcome, TaskModel, fit, task::failed_to_json};
 use mm_train::{Run, environment};
 use serde_json::json;
 use std::{
@@ -120,6 +120,7 @@ fn train_one(
     let model = context.tasks()?.build(&value, &base)?;
     // A data set that cannot be read must leave no folder behind.
     let manifest = model.dataset()?;
+    fit::agree_on_data(&manifest)?;
     let mut run = if resumed {
         Run::resume(out)?
     } else {

@@ -370,6 +370,41 @@ fn processes_that_cannot_train_together_say_why() {
     let script = format!("PATH={binary}:$PATH; cd rank-$RANK && mm train config.toml --out ../other");
     let output = mm(&["launch", "--nproc", "2", "--", "sh", "-c", &script], workspace.path());
     failed(&output, &["7 training rows", "6 training rows", "in rank 1", "different tables"]);
+    // Another label, another file of the same name.
+    let table = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
+    let script = format!("PATH={binary}:$PATH; cd rank-$RANK && mm train config.toml --out ../other");
+    for (changes_file, named) in [
+        (false, "cells of the column `kind` in rank 1"),
+        (true, "values of image (texts, names or sizes of files) in rank 1"),
+    ] {
+        for rank in 0..2 {
+            let folder = workspace.path().join(format!("rank-{rank}"));
+            let image = serde_json::from_str::<serde_json::Value>(table.lines().nth(3).unwrap()).unwrap();
+            for row in table.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+                for modality in ["image", "audio"] {
+                    if let Some(name) = row[modality].as_str() {
+                        std::fs::copy(workspace.path().join(name), folder.join(name)).unwrap();
+                    }
+                }
+            }
+            let other = table.replacen("\"kind\":\"a\"", "\"kind\":\"b\"", 1);
+            let changed = if rank == 1 && !changes_file { &other } else { &table };
+            std::fs::write(folder.join("data.jsonl"), changed).unwrap();
+            if rank == 1 && changes_file {
+                let file = std::fs::File::options().append(true).open(folder.join(image["image"].as_str().unwrap()));
+                std::io::Write::write_all(&mut file.unwrap(), b"more").unwrap();
+            }
+        }
+        let output = mm(&["launch", "--nproc", "2", "--", "sh", "-c", &script], workspace.path());
+        failed(&output, &[named, "first in row", "different tables or files"]);
+        assert!(!workspace.path().join("other").exists());
+    }
+    // What rank 0 alone refuses is what the others say.
+    std::fs::create_dir_all(workspace.path().join("full")).unwrap();
+    workspace.write("full/config.toml", "task = \"other\"\n");
+    let output = train(&workspace, 2, "full", &["--resume"]);
+    failed(&output, &["full: its config differs", "rank 1 ends with rank 0, which failed: full: its config differs"]);
+    assert!(!text(&output).contains("is gone"), "{}", text(&output));
     // A learner whose loss is not one of all rows.
     let gan = ["--set", "model={kind='vq_vae'}"];
     failed(&train(&workspace, 2, "run", &gan), &["model.kind", "vq_vae and several processes"]);
