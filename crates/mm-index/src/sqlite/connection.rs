@@ -31,10 +31,10 @@ pub(super) fn connect(database: &Path, mode: Mode) -> Result<Connection, Failure
     let create = if mode == Mode::Create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let connection = Connection::open_with_flags(database, flags)?;
-    configure(&connection, mode)?;
     if mode != Mode::Create && connection.is_readonly(MAIN_DB)? && !is_readable(&connection)? {
         return connect_unchanging(database);
     }
+    configure(&connection, mode)?;
     Ok(connection)
 }
 
@@ -135,5 +135,27 @@ mod tests {
         let failure = Failure::from(reader.execute("INSERT INTO t VALUES (3)", []).unwrap_err());
         assert!(failure.at(&database, "writing rows").to_string().contains("expected write permission"));
         assert_eq!(unchanging_state(&connect(&database, Mode::Read).unwrap(), &database).unwrap(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_without_write_permission_is_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("index.sqlite");
+        connect(&database, Mode::Create)
+            .unwrap()
+            .execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+            .unwrap();
+        let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        set(&database, 0o444);
+        set(folder.path(), 0o555);
+        let may_write = std::fs::write(folder.path().join("probe"), "").is_ok();
+        let found = connect(&database, Mode::Read).map(|reader| is_readable(&reader).unwrap());
+        set(folder.path(), 0o755);
+        assert!(found.unwrap());
+        if may_write {
+            eprintln!("skipped: this user (root) may write everywhere");
+        }
     }
 }
