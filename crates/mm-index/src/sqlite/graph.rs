@@ -128,9 +128,14 @@ impl Graph {
         Ok((!sampled.is_rare()).then(|| keys.into_iter().map(u64::cast_signed).collect()))
     }
 
+    /// Whether it holds vectors as they are stored.
+    pub(super) fn has_stored_vectors(&self) -> bool {
+        self.quantization == Quantization::F16
+    }
+
     /// Replaces `values` by the stored vector of a row, where the graph holds it as it is stored; false otherwise.
     pub(super) fn vector(&self, number: i64, values: &mut Vec<f16>) -> bool {
-        if self.quantization != Quantization::F16 {
+        if !self.has_stored_vectors() {
             return false;
         }
         values.resize(self.index.dimensions(), f16::ZERO);
@@ -173,7 +178,7 @@ impl Sampled {
     /// Selected rows that are expected when it is told the first time.
     const FIRST: f64 = 10.0;
     /// Standard deviations below the expected number that are no accident.
-    const DEVIATIONS: f64 = 3.0;
+    const DEVIATIONS: f64 = 3.5;
 
     fn new(fraction: f64) -> Self {
         let next = Cell::new((Self::FIRST / fraction) as usize);

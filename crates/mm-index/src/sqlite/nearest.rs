@@ -192,13 +192,12 @@ impl SqliteStore {
     ) -> Result<Vec<Scored>, Failure> {
         const FEW: usize = 8;
         let connection = live.connection();
-        let few = target.selection.filter(|selection| selection.count_ones(..) < state.rows / FEW);
-        let scored = match few {
-            Some(selection) => {
-                let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
-                score_selected(connection, target, graph, selection)?
-            }
+        let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
+        let in_memory = graph.is_some_and(Graph::has_stored_vectors);
+        let one_by_one = target.selection.filter(|s| in_memory || s.count_ones(..) < state.rows / FEW);
+        let scored = match one_by_one {
+            Some(selection) => score_selected(connection, target, graph, selection)?,
             None => scan(&target.vector.caches.all, connection, target, state, self.settings.cache_bytes)?,
         };
         step.scored += scored.len();
