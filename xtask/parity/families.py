@@ -15,7 +15,7 @@ def text_answers(folder, model, tokenizer, longest, head=None):
     batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=longest, return_tensors="pt")
     feed = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
     o = model(**feed, output_hidden_states=True); h, m = o.last_hidden_state, batch["attention_mask"]
-    answers(folder, text_hidden=h * m[..., None], text=mean(h, m), text_ids=batch["input_ids"].masked_fill(m == 0, -1), text_cls=h[:, 0], text_max=h.masked_fill(m[..., None] == 0, -1e9).max(1).values, text_last=h[torch.arange(len(h)), m.sum(1) - 1], text_layer1=mean(o.hidden_states[1], m))
+    answers(folder, text_hidden=h * m[..., None], text=mean(h, m), text_ids=batch["input_ids"].masked_fill(m == 0, -1), text_cls=h[:, 0], text_max=h.masked_fill(m[..., None] == 0, -1e9).max(1).values, text_last=h[torch.arange(len(h)), m.sum(1) - 1], text_layer1=mean(o.hidden_states[1], m), **({"text_logits": head(**feed).logits} if head else {}))
 def text_family(name, Config, Model, make, longest, **sizes):
     @variant(name)
     def _(folder):
@@ -48,7 +48,16 @@ sentence("sentence/lower-case", ["mean"], 24, lower=True)
 @variant("bert/classifier-bin")
 def _(folder):
     tokenizer = word_piece(); model = randomize(tf.BertForSequenceClassification(tf.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=24, num_labels=3, **small)))
-    model.save_pretrained(folder); (folder / "model.safetensors").unlink(); torch.save(model.state_dict(), folder / "pytorch_model.bin"); text_answers(folder, model.bert, tokenizer, 19)
+    model.save_pretrained(folder); (folder / "model.safetensors").unlink(); torch.save(model.state_dict(), folder / "pytorch_model.bin"); text_answers(folder, model.bert, tokenizer, 19, model)
+def text_classifier(name, Config, Model, make, longest, **sizes):
+    @variant(name)
+    def _(folder):
+        tokenizer = make(); model = randomize(Model(Config(vocab_size=len(tokenizer) + 2, **sizes))); model.save_pretrained(folder); text_answers(folder, model.base_model, tokenizer, longest, model)
+text_classifier("bert/classifier-multi-label", tf.BertConfig, tf.BertForSequenceClassification, word_piece, 21, max_position_embeddings=24, problem_type="multi_label_classification", **small, **labels(5))
+text_classifier("distilbert/classifier", tf.DistilBertConfig, tf.DistilBertForSequenceClassification, word_piece, 20, dim=18, n_layers=2, n_heads=3, hidden_dim=29, max_position_embeddings=22, **labels(2))
+text_classifier("roberta/classifier", tf.RobertaConfig, tf.RobertaForSequenceClassification, byte_bpe, 30, max_position_embeddings=33, pad_token_id=1, type_vocab_size=1, **small, **labels(4))
+text_classifier("xlm-roberta/reranker", tf.XLMRobertaConfig, tf.XLMRobertaForSequenceClassification, unigram, 28, max_position_embeddings=31, pad_token_id=1, type_vocab_size=1, **small, **labels(1))
+text_classifier("mpnet/classifier", tf.MPNetConfig, tf.MPNetForSequenceClassification, lambda: word_piece(pad="<pad>", unk="[UNK]", cls="<s>", sep="</s>", mask="<mask>"), 26, max_position_embeddings=31, relative_attention_num_buckets=32, pad_token_id=0, **small, **labels(3))
 
 # ---- tokenizers of older checkpoints: bare vocabularies, without tokenizer.json ---------------------------------------------
 def bare(name, Model, Config, Tokenizer, write, longest, **sizes):

@@ -49,8 +49,14 @@ impl Pretrained {
     /// The checkpoint's own classes of each value, most probable first.
     ///
     /// # Errors
-    /// If the model has no classifier, or a value cannot be read.
+    /// If the model has no classifier, or one whose scores are not of classes (regression, rerankers), or a value
+    /// cannot be read.
     pub fn classify(&self, modality: &Modality, sources: &[Source]) -> Result<Vec<Vec<ClassScore>>> {
+        if let Some(reason) = &self.no_classes
+            && self.tower(modality)?.encoder.has_classifier()
+        {
+            return Err(Error::folder(self.folder().join("config.json"), reason.as_str()));
+        }
         rank(&self.logits(modality, sources)?, &self.labels, self.multi_label)
     }
 

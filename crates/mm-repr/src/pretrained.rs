@@ -3,7 +3,7 @@
 use crate::{
     Error, ModelPaths, Result,
     families::{detect_family, encoder_folder},
-    family::{ContrastiveHead, Fingerprint, LoadOptions, Loaded, Model, Tower, labels, load, num_labels},
+    family::{ContrastiveHead, Fingerprint, LoadOptions, Loaded, Model, Scores, Tower, labels, load, num_labels},
 };
 use mm_core::{
     DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad, parallel_tensors,
@@ -33,6 +33,10 @@ pub struct Pretrained {
     pub labels: Vec<String>,
     /// Whether a sample may belong to several classes, so that each score is a probability of its own.
     pub multi_label: bool,
+    /// Why the scores of its classifier are not of classes, where they are not.
+    pub(crate) no_classes: Option<String>,
+    /// Its class in transformers, if its config says it.
+    architecture: Option<String>,
     fingerprint: Fingerprint,
     folder: PathBuf,
     dtype: DType,
@@ -81,9 +85,12 @@ impl Pretrained {
         let (family, config) = detect_family(folder)?;
         let Loaded { model: Model { towers, contrastive_head }, params, unexpected_keys, fingerprint } =
             load(&paths, &config, family, options)?;
+        let scores = Scores::of(&config, num_labels(&config));
         Ok(Self {
             labels: labels(&config, num_labels(&config)),
-            multi_label: config["problem_type"] == "multi_label_classification",
+            multi_label: scores == Scores::MultiLabel,
+            no_classes: if let Scores::NoClasses(reason) = scores { Some(reason) } else { None },
+            architecture: config["architectures"][0].as_str().map(ToOwned::to_owned),
             towers,
             contrastive_head,
             family: family.model_type.to_owned(),
@@ -115,7 +122,7 @@ impl Pretrained {
 
     /// Whether it has classes of its own for values of a modality.
     pub fn has_classifier(&self, modality: &Modality) -> bool {
-        self.tower(modality).is_ok_and(|tower| tower.encoder.has_classifier())
+        self.no_classes.is_none() && self.tower(modality).is_ok_and(|tower| tower.encoder.has_classifier())
     }
 
     /// The tower of a modality.
@@ -183,13 +190,17 @@ impl Pretrained {
         Ok(all.select(0, 0)?)
     }
 
-    /// Class scores before softmax, `[sources, classes]`.
+    /// Class scores before softmax, `[sources, classes]`; the number or score itself where the model was trained for
+    /// one.
     ///
     /// # Errors
     /// If the model has no classifier.
     pub fn logits(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
         let tower = self.tower(modality)?;
-        let none = || mm_core::Error::Sample(format!("{}: this model has no classifier", self.folder.display()));
+        let none = || {
+            let found = self.architecture.as_ref().map(|name| format!(" (architectures: {name})")).unwrap_or_default();
+            mm_core::Error::Sample(format!("{}: this model has no classifier{found}", self.folder.display()))
+        };
         self.process_in_chunks(modality, sources, |samples| {
             self.run_batched(tower, samples, |input| tower.encoder.logits(input)?.ok_or_else(none))
         })

@@ -129,6 +129,9 @@ impl Comparison<'_> {
         };
         let hidden: mm_repr::Result<Vec<Tensor>> = texts.iter().map(hidden).collect();
         self.check("text_hidden", hidden.and_then(|h| Ok(Tensor::stack(&h.iter().collect::<Vec<_>>(), 0)?)));
+        if self.has("text_logits") {
+            self.check("text_logits", model.logits(&Modality::TEXT, texts));
+        }
         let first_layer = LoadOptions { layer: Some(1), ..options() };
         if self.has("text_layer1") {
             self.check("text_layer1", Pretrained::load_with(folder, first_layer).and_then(|m| m.encode(texts)));

@@ -1,4 +1,4 @@
-//! `mm classify`: images, audio and video by a checkpoint's classes, or zero-shot by candidate labels.
+//! `mm classify`: texts, images, audio and video by a checkpoint's classes, or zero-shot by candidate labels.
 
 use crate::{
     args::{dtype::DtypeArgs, files::FileArgs, limit::Limit, model::ModelArgs},
@@ -13,20 +13,24 @@ use mm_repr::{CandidateLabels, ClassScore, Pretrained};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Classify images, audio or video with a checkpoint's classes, or zero-shot with labels of your own
+/// Classify texts, images, audio or video with a checkpoint's classes, or zero-shot with labels of your own
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm classify --model efficientnet-lite0 --image photo.jpg --k 5\n  mm classify --model openai/clip-vit-base-patch32 --image photo.jpg --candidates cat,dog,horse --template \"a photo of a {}\"\n\nJSON, one line a file: {\"input\": …, \"modality\": …, \"results\": [{\"rank\": 1, \"label\": …, \"score\": …, \"logit\": …}]}"
+    after_help = "Examples:\n  mm classify --model efficientnet-lite0 --image photo.jpg --k 5\n  mm classify --model distilbert/distilbert-base-uncased-finetuned-sst-2-english --text \"a superb film\"\n  mm classify --model openai/clip-vit-base-patch32 --image photo.jpg --candidates cat,dog,horse --template \"a photo of a {}\"\n\nJSON, one line an input: {\"input\": …, \"modality\": …, \"results\": [{\"rank\": 1, \"label\": …, \"score\": …, \"logit\": …}]}"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArgs,
+    /// Text; may be repeated.
+    #[arg(long, value_name = "TEXT", help_heading = "Inputs", conflicts_with = "candidates")]
+    text: Vec<String>,
     #[command(flatten)]
     files: FileArgs,
     /// Number of classes to show, best first, or all.
     #[arg(long, value_name = "N|all", default_value = "5")]
     k: Limit,
-    /// Labels for zero-shot classification, for models that embed text with images or audio (CLIP, SigLIP, CLAP).
+    /// Labels for zero-shot classification of files, for models that embed text with images or audio (CLIP, SigLIP,
+    /// CLAP).
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     candidates: Vec<String>,
     /// Prompt around each of --candidates, with `{}` for the label; may be repeated, their embeddings are averaged
@@ -39,39 +43,40 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let FileArgs { image, audio, video } = &arguments.files;
-    let inputs = [("image", image), ("audio", audio), ("video", video)];
-    if inputs.iter().all(|(_, files)| files.is_empty()) {
-        usage!("nothing to classify; give --image, --audio or --video");
+    let inputs = [("text", &arguments.text), ("image", image), ("audio", audio), ("video", video)];
+    if inputs.iter().all(|(_, values)| values.is_empty()) {
+        usage!("nothing to classify; give --text, --image, --audio or --video");
     }
     let model = Pretrained::load_with(&arguments.model.dir()?, arguments.dtype.load_options(context)?)?;
     let zero_shot = !arguments.candidates.is_empty();
     let candidates = zero_shot.then(|| candidate_labels(&model, arguments)).transpose()?;
-    for (kind, files) in inputs {
-        if files.is_empty() {
+    for (kind, values) in inputs {
+        if values.is_empty() {
             continue;
         }
         let modality = Modality::from(kind);
-        let sources: Vec<Source> = files.iter().map(|f| Source::Path(PathBuf::from(f))).collect();
+        let source = |v: &String| if kind == "text" { Source::Text(v.clone()) } else { Source::Path(PathBuf::from(v)) };
+        let sources: Vec<Source> = values.iter().map(source).collect();
         let classes = match &candidates {
             Some(candidates) => model.classify_zero_shot(&modality, &sources, candidates)?,
             None => model.classify(&modality, &sources)?,
         };
-        for (file, mut classes) in files.iter().zip(classes) {
+        for (value, mut classes) in values.iter().zip(classes) {
             classes.truncate(arguments.k.get());
-            print_classes(file, kind, &classes, context);
+            print_classes(value, kind, &classes, context);
         }
     }
     embed::warn_truncated(&model);
     Ok(())
 }
 
-fn print_classes(file: &str, kind: &str, classes: &[ClassScore], context: &Context) {
+fn print_classes(input: &str, kind: &str, classes: &[ClassScore], context: &Context) {
     if context.json {
         let result = |(class, rank): (&ClassScore, usize)| json!({"rank": rank, "label": class.label, "score": class.score, "logit": class.logit});
         let results: Vec<_> = classes.iter().zip(1..).map(result).collect();
-        output::line(json!({"input": file, "modality": kind, "results": results}));
+        output::line(json!({"input": input, "modality": kind, "results": results}));
     } else {
-        output::line(format!("{file}:"));
+        output::line(format!("{input}:"));
         for class in classes {
             output::line(format!("  {:6.2} %  {}", 100.0 * class.score, class.label));
         }

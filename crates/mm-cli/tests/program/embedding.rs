@@ -1,7 +1,7 @@
 //! Pretrained checkpoints: inspect, embed, classify, similarity.
 
 use crate::{
-    common::{Workspace, mm, refused},
+    common::{Workspace, fixture, mm, refused},
     json, json_lines, ok,
 };
 use mm_core::Checkpoint;
@@ -54,6 +54,35 @@ fn checkpoint_folders_are_inspected_embedded_and_classified() {
     assert_eq!(zero.as_array().unwrap().len(), 2);
     refused(&["classify", "--model", "clip-eos-gelu", "--image", "1.png"], workspace.path(), &["no classifier"]);
     refused(&["embed", "--model", "convnext-v1", "--text", "a"], workspace.path(), &["takes image, not text"]);
+}
+
+#[test]
+fn texts_are_classified_by_checkpoints_with_a_classifier() {
+    let workspace = Workspace::new();
+    let model = |name: &str| fixture("mm-repr", &format!("families/{name}")).display().to_string();
+    let (pairs, several) = (model("distilbert-classifier"), model("bert-classifier-multi-label"));
+    let texts = ["--text", "a dog", "--text", "the quick fox", "--json"];
+    let found = json_lines(&mm(&[&["classify", "--model", &pairs][..], &texts].concat(), workspace.path()));
+    assert_eq!(found.iter().map(|v| v["input"].as_str().unwrap()).collect::<Vec<_>>(), ["a dog", "the quick fox"]);
+    for line in &found {
+        let results = line["results"].as_array().unwrap();
+        let score = |index: usize| results[index]["score"].as_f64().unwrap();
+        assert_eq!((&line["modality"], results.len()), (&"text".into(), 2), "{line}");
+        assert!((score(0) + score(1) - 1.0).abs() < 1e-6 && score(0) >= score(1), "{line}");
+        assert!(results[0]["label"].as_str().unwrap().starts_with("thing "), "{line}");
+    }
+    let text = ok(&mm(&["classify", "--model", &several, "--text", "a dog", "--k", "3"], workspace.path()));
+    assert_eq!(text.lines().next(), Some("a dog:"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains(" %  thing ")).count(), 3, "{text}");
+    for (arguments, wanted) in [
+        (["--model", &model("xlm-roberta-reranker"), "--text", "a dog"].as_slice(), "id2label: found 1 class"),
+        (&["--model", "words", "--text", "a dog"], "no classifier"),
+        (&["--model", &pairs, "--image", "1.png"], "takes text, not image"),
+        (&["--model", &pairs, "--text", "a dog", "--candidates", "dog,fox"], "--candidates"),
+        (&["--model", &pairs], "--text"),
+    ] {
+        refused(&[&["classify"], arguments].concat(), workspace.path(), &[wanted]);
+    }
 }
 
 #[test]

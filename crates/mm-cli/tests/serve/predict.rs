@@ -1,6 +1,11 @@
-//! Runs of `mm fit` over HTTP: the predictions of `mm predict`, and no file of the server.
+//! Runs of `mm fit` over HTTP: the predictions of `mm predict`, and no file of the server; classes of texts by
+//! checkpoints.
 
-use crate::{Server, common, common::mm, data_uri};
+use crate::{
+    Server, assert_close, common,
+    common::{fixture, mm},
+    data_uri, model,
+};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -81,4 +86,61 @@ fn rows_are_predicted_as_the_program_does_without_files_of_the_server() {
     let pair = server.post("/predict", &json!({"inputs": [["a", "b"]]}));
     assert_eq!(pair.status, 422, "{}", pair.text);
     assert!(pair.text.contains("an item of 2 texts"), "{}", pair.text);
+}
+
+#[test]
+fn a_checkpoint_with_a_classifier_answers_for_texts_on_both_routes() {
+    let workspace = tempfile::tempdir().unwrap();
+    let folder = workspace.path();
+    let models = [
+        ("words", "families/bert-gelu"),
+        ("score", "families/xlm-roberta-reranker"),
+        ("mood", "families/distilbert-classifier"),
+        ("tags", "families/bert-classifier-multi-label"),
+    ]
+    .map(|(name, path)| model(name, "mm-repr", path));
+    let options: Vec<&str> = models.iter().flat_map(|model| ["--model", model]).collect();
+    let server = Server::start(&options, folder, &[]);
+    let listed = server.get("/v1/models").json();
+    let can = |index: usize| listed["data"][index]["capabilities"].clone();
+    assert_eq!([can(0), can(1), can(2)], [json!(["embed"]), json!(["embed"]), json!(["embed", "classify"])]);
+
+    let path = fixture("mm-repr", "families/distilbert-classifier").display().to_string();
+    let arguments = ["classify", "--model", &path, "--text", "a dog", "--text", "the quick fox", "--json"];
+    let output = mm(&[&arguments[..], &["--device", "cpu"]].concat(), folder);
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(expected.len(), 2, "{}", common::text(&output));
+
+    // Without a name, the first that classifies texts; as `mm classify`.
+    let answer = server.post("/classify", &json!({"text": ["a dog", "the quick fox"]})).json();
+    assert_eq!(answer["model"], "mood");
+    let several = server.post("/predict", &json!({"inputs": ["a dog", ["the quick fox"]]})).json();
+    let raw = server.post("/predict", &json!({"inputs": "a dog", "raw_scores": true})).json();
+    assert_eq!(several.as_array().unwrap().len(), 2, "{several}");
+    for (index, line) in expected.iter().enumerate() {
+        for (rank, class) in line["results"].as_array().unwrap().iter().enumerate() {
+            let (classified, predicted) = (&answer["data"][index]["results"][rank], &several[index][rank]);
+            assert_eq!((&classified["label"], &predicted["label"]), (&class["label"], &class["label"]));
+            assert_close(&[classified["score"].as_f64().unwrap()], &[class["score"].as_f64().unwrap()]);
+            assert_close(&[predicted["score"].as_f64().unwrap()], &[class["score"].as_f64().unwrap()]);
+            assert!(
+                index > 0 || (raw[rank]["score"].as_f64().unwrap() - class["logit"].as_f64().unwrap()).abs() < 1e-5
+            );
+        }
+    }
+    let tags = server.post("/predict", &json!({"inputs": "a dog", "model": "tags"})).json();
+    assert_eq!(tags.as_array().unwrap().len(), 5, "{tags}");
+    let one = server.post("/classify", &json!({"text": "a dog", "model": "tags", "k": 2})).json();
+    assert_eq!(one["data"][0]["results"][1]["label"], tags[1]["label"], "{one}");
+
+    server.post("/predict", &json!({"inputs": "a", "model": "score"})).refused_by_tei(
+        422,
+        "Validation",
+        "which embeds",
+    );
+    server.post("/predict", &json!({"inputs": "a", "model": "moo"})).refused_by_tei(404, "Validation", "`mood`");
+    server.post("/classify", &json!({"text": "a", "candidates": ["dog"]})).refused(400, "labels for texts");
+    server.post("/classify", &json!({"text": "a", "image": "b"})).refused(400, "several modalities");
+    server.post("/classify", &json!({"text": " "})).refused(400, "an empty text");
 }

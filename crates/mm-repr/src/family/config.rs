@@ -22,6 +22,37 @@ pub fn labels(config: &Value, num_labels: i64) -> Vec<String> {
         .collect()
 }
 
+/// Which scores a classifier gives, as transformers' pipelines read them from the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scores {
+    /// Of classes that exclude each other.
+    SingleLabel,
+    /// Of classes that do not exclude each other.
+    MultiLabel,
+    /// Of no classes: the reason.
+    NoClasses(String),
+}
+
+impl Scores {
+    /// Those of a `config.json` with this number of classes.
+    pub(crate) fn of(config: &Value, num_labels: i64) -> Self {
+        let expected = "single_label_classification or multi_label_classification";
+        match config["problem_type"].as_str() {
+            Some("multi_label_classification") => Self::MultiLabel,
+            None | Some("single_label_classification") if num_labels == 1 => Self::NoClasses(
+                "id2label: found 1 class, a score as rerankers give; expected at least 2 classes, or problem_type = \
+                 multi_label_classification"
+                    .into(),
+            ),
+            None | Some("single_label_classification") => Self::SingleLabel,
+            Some("regression") => Self::NoClasses(format!(
+                "problem_type: found regression, whose scores are numbers and not of classes; expected {expected}"
+            )),
+            Some(other) => Self::NoClasses(format!("problem_type: found `{other}`, expected {expected}")),
+        }
+    }
+}
+
 /// Removes fields that are `null`, which mean the same as absent ones.
 pub(super) fn without_nulls(value: &Value) -> Value {
     match value {

@@ -13,6 +13,7 @@ mod weight_map;
 
 pub use builder::ModelBuilder;
 pub use concat_layers::ConcatLayers;
+pub(crate) use config::Scores;
 pub use config::{labels, num_labels};
 pub use derived::Derived;
 pub use fingerprint::Fingerprint;

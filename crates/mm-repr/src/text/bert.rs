@@ -1,5 +1,5 @@
 //! BERT and its relatives: RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and MPNet, with the pooling of
-//! sentence-transformers folders.
+//! sentence-transformers folders and the classifiers of `…ForSequenceClassification`.
 //!
 //! *RoBERTa: A Robustly Optimized BERT Pretraining Approach* (Liu et al., 2019), <https://arxiv.org/abs/1907.11692>;
 //! *Unsupervised Cross-lingual Representation Learning at Scale* (XLM-RoBERTa; Conneau et al., 2019),
@@ -9,6 +9,7 @@
 //! al., 2020), <https://arxiv.org/abs/2004.09297>.
 
 use super::{
+    classifier::{HEAD, HeadLayout, TextClassifier},
     sentence::SentenceEncoder,
     transformer::{BERT_WEIGHT_MAP, BertConfig, TextTransformer, Variant, text_processor},
 };
@@ -56,10 +57,11 @@ const DISTILBERT_WEIGHT_MAP: &[(&str, &str)] = &[
     (".layer_norm2.", ".output_layer_norm."),
 ];
 
-/// Checkpoints of a model with a head have the encoder's weights under a prefix, those of a bare encoder do not.
+/// Checkpoints of a model with a head have the encoder's weights under a prefix, those of a bare encoder do not. The
+/// head's own weights have none.
 fn weight_map(checkpoint: &Checkpoint, prefix: &str, rules: &[(&str, &str)]) -> WeightMap {
     let prefix = detect_prefix(checkpoint, "embeddings.word_embeddings.weight", &[prefix, ""]);
-    WeightMap::new(rules).and(&[("^", prefix)])
+    WeightMap::new(rules).and(&[("^", prefix), (&format!("^{prefix}{HEAD}"), "")])
 }
 
 /// The families of this file.
@@ -67,7 +69,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family {
         model_type: "bert",
         weight_map: |c, _| weight_map(c, "bert.", BERT_WEIGHT_MAP),
-        build: |b| build(b, &b.parse()?, Variant::BERT),
+        build: |b| build(b, &b.parse()?, Variant::BERT, HeadLayout::BERT),
     },
     Family {
         model_type: "roberta",
@@ -92,13 +94,13 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family {
         model_type: "mpnet",
         weight_map: |c, _| weight_map(c, "mpnet.", MPNET_WEIGHT_MAP),
-        build: |b| build(b, &b.parse()?, Variant::MPNET),
+        build: |b| build(b, &b.parse()?, Variant::MPNET, HeadLayout::ROBERTA),
     },
 ];
 
 fn build_roberta(b: &ModelBuilder<'_>) -> Result<Model> {
     let config: BertConfig = b.parse()?;
-    build(b, &config, Variant::roberta(config.pad_token_id))
+    build(b, &config, Variant::roberta(config.pad_token_id), HeadLayout::ROBERTA)
 }
 
 fn build_distilbert(b: &ModelBuilder<'_>) -> Result<Model> {
@@ -113,15 +115,17 @@ fn build_distilbert(b: &ModelBuilder<'_>) -> Result<Model> {
         max_position_embeddings: c.max_position_embeddings,
         ..BertConfig::default()
     };
-    build(b, &config, Variant::BERT_WITHOUT_SEGMENTS)
+    build(b, &config, Variant::BERT_WITHOUT_SEGMENTS, HeadLayout::DISTILBERT)
 }
 
-fn build(b: &ModelBuilder<'_>, config: &BertConfig, variant: Variant) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>, config: &BertConfig, variant: Variant, head: HeadLayout) -> Result<Model> {
     let network = TextTransformer::new(b, &b.scope, config, variant)?;
     let processor = text_processor(b, network.max_length(), config.vocab_size)?;
     let prompt_length = processor.prompt_length()? as i64;
     let device = b.scope.device();
+    let classifier = TextClassifier::new(b, head, config.hidden_size)?;
     let encoder = SentenceEncoder::new(b.folder, network, b.layer.is_some(), prompt_length, device)?;
+    let encoder = encoder.with_classifier(classifier);
     let mut prompts = BTreeMap::new();
     for (name, processor) in processor.with_each_prompt() {
         let skipped = (!encoder.pools_prompt()).then(|| processor.prompt_length()).transpose()?;

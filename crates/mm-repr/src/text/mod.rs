@@ -2,6 +2,7 @@
 
 mod added_tokens;
 mod bert;
+mod classifier;
 mod lstm;
 mod prompts;
 mod sentence;

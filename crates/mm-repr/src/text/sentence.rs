@@ -4,7 +4,7 @@
 //! *Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks* (Reimers, Gurevych, 2019),
 //! <https://arxiv.org/abs/1908.10084>.
 
-use super::transformer::TextTransformer;
+use super::{classifier::TextClassifier, transformer::TextTransformer};
 use crate::{Error, Result, family::PretrainedEncoder, json::read_json};
 use mm_core::{
     Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Pooling, Tensor,
@@ -23,6 +23,7 @@ pub struct SentenceEncoder {
     /// Number of tokens at the start that are not pooled: those of the default prompt, where prompts are not pooled.
     skipped: i64,
     modules: Vec<PostModule>,
+    classifier: Option<TextClassifier>,
 }
 
 /// A module after pooling.
@@ -43,8 +44,14 @@ impl SentenceEncoder {
         device: Device,
     ) -> Result<Self> {
         let mut dim = inner.dim();
-        let mut encoder =
-            Self { inner, poolings: vec![Pooling::Mean], pools_prompt: true, skipped: 0, modules: Vec::new() };
+        let mut encoder = Self {
+            inner,
+            poolings: vec![Pooling::Mean],
+            pools_prompt: true,
+            skipped: 0,
+            modules: Vec::new(),
+            classifier: None,
+        };
         // An older layout has the transformer in a folder below that of modules.json.
         let parent = folder.parent().filter(|p| p.join("modules.json").exists());
         let top = if folder.join("modules.json").exists() { Some(folder) } else { parent };
@@ -79,6 +86,11 @@ impl SentenceEncoder {
 }
 
 impl SentenceEncoder {
+    /// With the classifier of its checkpoint.
+    pub(super) fn with_classifier(self, classifier: Option<TextClassifier>) -> Self {
+        Self { classifier, ..self }
+    }
+
     /// Whether the tokens of a prompt are pooled like others.
     pub(super) fn pools_prompt(&self) -> bool {
         self.pools_prompt
@@ -218,6 +230,15 @@ impl Encoder for SentenceEncoder {
 }
 
 impl PretrainedEncoder for SentenceEncoder {
+    fn has_classifier(&self) -> bool {
+        self.classifier.is_some()
+    }
+
+    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
+        let Some(classifier) = &self.classifier else { return Ok(None) };
+        classifier.logits(&self.inner.encode(input, false)?.values).map(Some)
+    }
+
     fn hidden_states(&self, input: &Input) -> mm_core::Result<Option<Vec<Features>>> {
         self.inner.hidden_states(input).map(Some)
     }

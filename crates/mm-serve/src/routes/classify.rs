@@ -17,6 +17,10 @@ use utoipa::ToSchema;
 /// Values to be classified: of one modality.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct ClassifyRequest {
+    /// Texts; not with candidates.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    text: OneOrMore,
     /// Images: data URI, base64 or URL.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
@@ -88,7 +92,7 @@ struct ClassScore {
     logit: f32,
 }
 
-/// Classifies images, audio or video.
+/// Classifies texts, images, audio or video.
 #[utoipa::path(post, path = "/classify", tag = "mm", request_body(
     content = ClassifyRequest, example = json!({"image": ["data:image/png;base64,…"], "candidates": ["dog", "cat"]})
 ), responses(
@@ -103,15 +107,23 @@ pub(crate) async fn classify(
 ) -> Result<Json<ClassifyResponse>, ApiError> {
     let zero_shot = !request.candidates.is_empty();
     let capability = if zero_shot { Capability::ZeroShot } else { Capability::Classify };
-    let given =
-        [(Modality::IMAGE, &request.image), (Modality::AUDIO, &request.audio), (Modality::VIDEO, &request.video)]
-            .map(|(modality, values)| (modality, values.as_slice()));
+    let given = [
+        (Modality::TEXT, &request.text),
+        (Modality::IMAGE, &request.image),
+        (Modality::AUDIO, &request.audio),
+        (Modality::VIDEO, &request.video),
+    ]
+    .map(|(modality, values)| (modality, values.as_slice()));
     let mut given = given.into_iter().filter(|(_, values)| !values.is_empty());
     let (modality, values) = match (given.next(), given.next()) {
         (Some(one), None) => one,
-        (None, _) => return Err(ApiError::invalid("image", "none", "images, audio or video")),
-        _ => return Err(ApiError::invalid("image", "several modalities", "one of image, audio and video")),
+        (None, _) => return Err(ApiError::invalid("image", "none", "texts, images, audio or video")),
+        _ => return Err(ApiError::invalid("image", "several modalities", "one of text, image, audio and video")),
     };
+    if zero_shot && modality == Modality::TEXT {
+        let expected = "images, audio or video; texts have the model's own classes";
+        return Err(ApiError::invalid("candidates", "labels for texts", expected));
+    }
     let (model, info) = state.pool.find_for(request.model.as_deref(), capability, std::slice::from_ref(&modality))?;
     check_count(&state, values.len())?;
     check_count(&state, request.candidates.len().max(1))?;

@@ -1,13 +1,22 @@
-//! `/predict` of text-embeddings-inference: classes of texts by a run.
+//! `/predict` of text-embeddings-inference: classes of texts by a run, or by a checkpoint with a
+//! classifier.
 
 use super::{
     predict::predictor,
     tei::{Inputs, TeiResult},
     tei_input::TeiBody,
 };
-use crate::{embed::check_count, engine::Capability, error::ApiError, media::read_source, state::Shared};
+use crate::{
+    embed::check_count,
+    engine::{Capability, LoadedModel, ModelHandle},
+    error::ApiError,
+    media::read_source,
+    state::{AppState, Shared},
+};
 use axum::{Json, extract::State};
-use mm_core::Modality;
+use mm_core::{Modality, Source};
+use mm_repr::Pretrained;
+use mm_tasks::prediction::Predictor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -21,7 +30,7 @@ pub(crate) struct PredictRequest {
     /// Logits instead of probabilities.
     #[serde(default)]
     raw_scores: bool,
-    /// The model; the first that predicts when absent.
+    /// The model; the first that predicts or classifies texts when absent.
     #[serde(default)]
     model: Option<String>,
 }
@@ -50,7 +59,7 @@ pub(crate) enum PredictResponse {
     Several(Vec<Vec<ClassScore>>),
 }
 
-/// Classes of texts by a run of `mm fit` or `mm train`.
+/// Classes of texts by a run of `mm fit` or `mm train`, or by a checkpoint with a classifier.
 #[utoipa::path(post, path = "/predict", tag = "text-embeddings-inference", request_body(
     content = PredictRequest, example = json!({"inputs": "a superb day"})
 ), responses(
@@ -67,22 +76,15 @@ pub(crate) async fn predict(
         PredictInputs::Several(items) => (false, items.into_iter().map(single_text).collect::<Result<_, _>>()?),
     };
     check_count(&state, texts.len())?;
-    let (model, _) = state.pool.find(request.model.as_deref(), Capability::Predict)?;
-    let mut values = Vec::with_capacity(texts.len());
+    let model = find_model(&state, request.model.as_deref())?;
+    let mut sources = Vec::with_capacity(texts.len());
     for text in texts {
-        values.push(BTreeMap::from([(Modality::TEXT, read_source(&state, &Modality::TEXT, &text, "inputs").await?)]));
+        sources.push(read_source(&state, &Modality::TEXT, &text, "inputs").await?);
     }
     let raw_scores = request.raw_scores;
-    let classes = model.call(move |model| {
-        let predictor = predictor(model)?;
-        predictor.find_modalities(&["text".to_owned()])?;
-        let classes = &predictor.target().classes;
-        if classes.is_empty() {
-            return Err(ApiError::invalid("model", "a run that predicts numbers", "one that predicts classes"));
-        }
-        let predictions = predictor.predict_values(values, false)?;
-        let scores = predictions.into_iter().map(|p| if raw_scores { p.logits } else { p.probabilities });
-        Ok(scores.map(|scores| ranked(classes, scores)).collect::<Vec<_>>())
+    let classes = model.call(move |model| match model {
+        LoadedModel::Encoder(encoder) => by_checkpoint(encoder, &sources, raw_scores),
+        _ => by_run(predictor(model)?, sources, raw_scores),
     });
     let mut classes = classes.await?;
     Ok(Json(if is_single {
@@ -90,6 +92,42 @@ pub(crate) async fn predict(
     } else {
         PredictResponse::Several(classes)
     }))
+}
+
+/// The model of a name; without a name the first that predicts or classifies and takes texts.
+fn find_model<'a>(state: &'a AppState, name: Option<&str>) -> Result<&'a ModelHandle, ApiError> {
+    let is_asked = |model: &ModelHandle| name.is_none_or(|name| name.is_empty() || name == model.name());
+    for model in state.pool.models().iter().filter(|model| is_asked(model)) {
+        let info = model.info()?;
+        if info.modalities.contains(&Modality::TEXT)
+            && (info.can(Capability::Predict) || info.can(Capability::Classify))
+        {
+            return Ok(model);
+        }
+    }
+    // Its errors say what the model takes and can, or that there is none.
+    Ok(state.pool.find(name, Capability::Predict)?.0)
+}
+
+fn by_checkpoint(model: &Pretrained, texts: &[Source], raw_scores: bool) -> Result<Vec<Vec<ClassScore>>, ApiError> {
+    let score = |class: mm_repr::ClassScore| ClassScore {
+        score: f64::from(if raw_scores { class.logit } else { class.score }),
+        label: class.label,
+    };
+    let classes = model.classify(&Modality::TEXT, texts)?;
+    Ok(classes.into_iter().map(|classes| classes.into_iter().map(score).collect()).collect())
+}
+
+fn by_run(predictor: &Predictor, texts: Vec<Source>, raw_scores: bool) -> Result<Vec<Vec<ClassScore>>, ApiError> {
+    predictor.find_modalities(&["text".to_owned()])?;
+    let classes = &predictor.target().classes;
+    if classes.is_empty() {
+        return Err(ApiError::invalid("model", "a run that predicts numbers", "one that predicts classes"));
+    }
+    let values = texts.into_iter().map(|text| BTreeMap::from([(Modality::TEXT, text)])).collect();
+    let predictions = predictor.predict_values(values, false)?;
+    let scores = predictions.into_iter().map(|p| if raw_scores { p.logits } else { p.probabilities });
+    Ok(scores.map(|scores| ranked(classes, scores)).collect())
 }
 
 fn single_text(item: Inputs) -> Result<String, ApiError> {

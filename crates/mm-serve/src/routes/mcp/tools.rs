@@ -71,8 +71,8 @@ pub(super) fn all() -> Vec<Tool> {
         ),
         Tool::new(
             ("classify", "Classify"),
-            "Names the most probable classes of images, audio files or videos: those of the model, or the candidate \
-             labels that are given.",
+            "Names the most probable classes of texts, images, audio files or videos: those of the model, or, but \
+             for texts, the candidate labels that are given.",
             Needs::Model(&[Capability::Classify, Capability::ZeroShot]),
             classify,
         ),
