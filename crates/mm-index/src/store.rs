@@ -44,11 +44,12 @@ pub trait Store: Send + Sync {
     /// When the store cannot be read.
     fn versions(&self) -> Result<Vec<(String, Option<String>)>>;
 
-    /// The ids of the rows that a filter selects, in the order in which they were written.
+    /// The ids of the first `limit` rows that a filter selects, in the order in which they were written; `usize::MAX` for
+    /// all.
     ///
     /// # Errors
     /// When the filter names an unknown field, or the store cannot be read.
-    fn select(&self, filter: &Filter) -> Result<Vec<String>>;
+    fn select(&self, filter: &Filter, limit: usize) -> Result<Vec<String>>;
 
     /// Searches.
     ///

@@ -88,8 +88,9 @@ fn pages_return_each_row_once(engine: &dyn Engine) {
         }
     }
     assert_eq!(ids, (0..150).map(|n| format!("row {n}")).collect::<Vec<_>>());
-    let selected = store.select(&Filter::parse("n between 7 and 9").unwrap()).unwrap();
-    assert_eq!(selected, ["row 7", "row 8", "row 9"]);
+    let between = Filter::parse("n between 7 and 9").unwrap();
+    assert_eq!(store.select(&between, usize::MAX).unwrap(), ["row 7", "row 8", "row 9"]);
+    assert_eq!(store.select(&between, 2).unwrap(), ["row 7", "row 8"]);
 }
 
 /// The rows that a filter selects are those of the moment, whoever wrote since the filter was last used.
@@ -149,11 +150,15 @@ fn rows_are_returned_as_they_were_written(engine: &dyn Engine) {
         "not long < 'xxy' or long < 'xxy'",
         "place in box(48, 11, 49, 12)",
     ] {
-        assert_eq!(store.select(&Filter::parse(filter).unwrap()).unwrap(), std::slice::from_ref(&row.id), "{filter}");
+        assert_eq!(
+            store.select(&Filter::parse(filter).unwrap(), 2).unwrap(),
+            std::slice::from_ref(&row.id),
+            "{filter}"
+        );
     }
     let long = format!("long = '{}'", "x".repeat(5000));
-    assert_eq!(store.select(&Filter::parse(&long).unwrap()).unwrap().len(), 1);
-    assert_eq!(store.select(&Filter::parse(&long.replace("xx'", "xy'")).unwrap()).unwrap().len(), 0);
+    assert_eq!(store.select(&Filter::parse(&long).unwrap(), 9).unwrap().len(), 1);
+    assert_eq!(store.select(&Filter::parse(&long.replace("xx'", "xy'")).unwrap(), 9).unwrap().len(), 0);
     assert_eq!(store.check(&mut |_, _, _| {}).unwrap().problems, []);
 }
 
@@ -163,7 +168,7 @@ fn numbers_are_compared_without_rounding(engine: &dyn Engine) {
     let large = (1i64 << 60) + 1;
     let rows = [("integer", serde_json::json!(large)), ("float", serde_json::json!((1i64 << 60) as f64))];
     store.upsert(&rows.map(|(id, value)| Row::new(id).with_field("n", value))).unwrap();
-    let ids = |filter: String| store.select(&Filter::parse(&filter).unwrap()).unwrap();
+    let ids = |filter: String| store.select(&Filter::parse(&filter).unwrap(), 9).unwrap();
     assert_eq!(ids(format!("n = {large}")), ["integer"]);
     assert_eq!(ids(format!("n = {}", 1i64 << 60)), ["float"]);
     assert_eq!(ids(format!("n >= {large}")), ["integer"]);

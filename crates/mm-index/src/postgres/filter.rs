@@ -164,10 +164,11 @@ impl Selection {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
-    /// The ids of the rows in the order in which they were written.
-    pub(super) fn ids(&self, transaction: &mut Transaction<'_>) -> Result<Vec<String>, Failure> {
+    /// The ids of the first rows in the order in which they were written.
+    pub(super) fn ids(&self, transaction: &mut Transaction<'_>, most: usize) -> Result<Vec<String>, Failure> {
         let mut parameters = Parameters::default();
-        let sql = format!("SELECT id FROM mm_rows x WHERE {} ORDER BY number", self.condition(&mut parameters));
+        let (condition, most) = (self.condition(&mut parameters), parameters.add(limit(most)));
+        let sql = format!("SELECT id FROM mm_rows x WHERE {condition} ORDER BY number LIMIT {most}");
         let rows = transaction.query(&sql, &parameters.list())?;
         Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }

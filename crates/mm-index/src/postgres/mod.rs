@@ -232,8 +232,8 @@ impl Store for PostgresStore {
         self.read("reading versions", read::versions)
     }
 
-    fn select(&self, filter: &Filter) -> Result<Vec<String>> {
-        self.read("filtering rows", |transaction| filter::select(transaction, filter)?.ids(transaction))
+    fn select(&self, filter: &Filter, limit: usize) -> Result<Vec<String>> {
+        self.read("filtering rows", |transaction| filter::select(transaction, filter)?.ids(transaction, limit))
     }
 
     fn query(&self, query: &Query) -> Result<Answer> {

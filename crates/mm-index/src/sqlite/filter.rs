@@ -14,19 +14,40 @@ use std::{ops::Bound, sync::Arc};
 type RowSet = FixedBitSet;
 
 /// The rows that a filter selects.
-pub(super) type Selection = Arc<RowSet>;
-
-/// Whether a row is selected; rows that were written after the selection was made are not.
-pub(super) fn is_selected(selection: &Selection, number: i64) -> bool {
-    usize::try_from(number).is_ok_and(|number| selection.contains(number))
+pub(super) struct Selection {
+    rows: RowSet,
+    len: usize,
 }
 
-/// The rows that a filter selects.
-pub(super) fn select(connection: &Connection, filter: &Filter) -> Result<Selection, Failure> {
-    let sql = "SELECT coalesce(max(number), 0) FROM row_data";
-    let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-    let size = usize::try_from(last).unwrap_or(0) + 1;
-    Selector { connection, size }.select(filter).map(Arc::new)
+impl Selection {
+    /// Reads which rows a filter selects.
+    pub(super) fn read(connection: &Connection, filter: &Filter) -> Result<Arc<Self>, Failure> {
+        let sql = "SELECT coalesce(max(number), 0) FROM row_data";
+        let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        let size = usize::try_from(last).unwrap_or(0) + 1;
+        let rows = Selector { connection, size }.select(filter)?;
+        Ok(Arc::new(Self { len: rows.count_ones(..), rows }))
+    }
+
+    /// Whether a row is selected; rows that were written after the selection was made are not.
+    pub(super) fn contains(&self, number: i64) -> bool {
+        usize::try_from(number).is_ok_and(|number| self.rows.contains(number))
+    }
+
+    /// Number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Their numbers, in ascending order.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = i64> {
+        self.rows.ones().filter_map(|number| i64::try_from(number).ok())
+    }
+
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.rows.as_slice())
+    }
 }
 
 struct Selector<'a> {

@@ -3,7 +3,7 @@
 //! Source: *Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs*
 //! (Malkov, Yashunin, 2016), by usearch.
 
-use super::filter::{Selection, is_selected};
+use super::filter::Selection;
 use crate::{
     Quantization, SearchSettings,
     config::{Distance, VectorConfig},
@@ -114,8 +114,8 @@ impl Graph {
         // Beyond the range of 16-bit floats distances would be infinite.
         let limit = f16::MAX.to_f32();
         let query: &[f32] = &query.iter().map(|v| v.clamp(-limit, limit)).collect::<Vec<_>>();
-        let sampled = Sampled::new(selection.map_or(1.0, |s| s.count_ones(..) as f64 / self.len().max(1) as f64));
-        let wanted = |key: u64| selection.is_none_or(|s| sampled.take(is_selected(s, key.cast_signed())));
+        let sampled = Sampled::new(selection.map_or(1.0, |s| s.len() as f64 / self.len().max(1) as f64));
+        let wanted = |key: u64| selection.is_none_or(|s| sampled.take(s.contains(key.cast_signed())));
         let found = match (self.quantization, selection) {
             (Quantization::F16, None) => self.index.search(query, count),
             (Quantization::F16, Some(_)) => self.index.filtered_search(query, count, wanted),

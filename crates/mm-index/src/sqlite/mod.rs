@@ -236,10 +236,10 @@ impl Store for SqliteStore {
         self.read("reading versions", |connection| Ok(read::versions(connection)?))
     }
 
-    fn select(&self, filter: &Filter) -> Result<Vec<String>> {
+    fn select(&self, filter: &Filter, limit: usize) -> Result<Vec<String>> {
         self.read_known("filtering rows", |connection, state| {
             let selection = state.select(connection, filter)?;
-            let ids = selection.ones().map(|number| read::id_of_number(connection, number as i64));
+            let ids = selection.numbers().take(limit).map(|number| read::id_of_number(connection, number));
             Ok(ids.collect::<rusqlite::Result<_>>()?)
         })
     }

@@ -79,7 +79,7 @@ impl SqliteStore {
     ) -> Result<(Vec<Scored>, Step), Failure> {
         let started = std::time::Instant::now();
         let rows = state.rows;
-        let filtered = target.selection.map(|s| s.count_ones(..));
+        let filtered = target.selection.map(Selection::len);
         let mut step = Step {
             name: target.vector.name.clone(),
             method: Method::Exact,
@@ -151,7 +151,7 @@ impl SqliteStore {
         step.scored += fresh.len();
         let rows = state.rows;
         let mut scorer = RowScorer::new(target);
-        let available = target.selection.map_or(rows, |selection| selection.count_ones(..));
+        let available = target.selection.map_or(rows, Selection::len);
         let named = |reason| crate::Error::Graph { vector: target.vector.name.clone(), reason };
         // A selection was made of rows that are there.
         let has_deleted = target.selection.is_none() && graph.len() + fresh.len() != rows;
@@ -195,7 +195,7 @@ impl SqliteStore {
         let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
         let in_memory = graph.is_some_and(Graph::has_stored_vectors);
-        let one_by_one = target.selection.filter(|s| in_memory || s.count_ones(..) < state.rows / FEW);
+        let one_by_one = target.selection.filter(|s| in_memory || s.len() < state.rows / FEW);
         let scored = match one_by_one {
             Some(selection) => score_selected(connection, target, graph, selection)?,
             None => scan(&target.vector.caches.all, connection, target, state, self.settings.cache_bytes)?,
@@ -212,7 +212,7 @@ fn score_selected(
     graph: Option<&Graph>,
     selection: &Selection,
 ) -> Result<Vec<Scored>, Failure> {
-    let mut row_numbers: Vec<i64> = selection.ones().filter_map(|number| i64::try_from(number).ok()).collect();
+    let mut row_numbers: Vec<i64> = selection.numbers().collect();
     let mut scored = Vec::with_capacity(row_numbers.len());
     if let Some(graph) = graph {
         let score = |chunk: &[i64]| {

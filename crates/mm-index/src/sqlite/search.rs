@@ -18,6 +18,7 @@ use crate::{
 };
 use half::f16;
 use rusqlite::Connection;
+use std::sync::Arc;
 
 /// One state of the database of a store.
 struct Snapshot<'a> {
@@ -44,23 +45,23 @@ impl<'a> Snapshot<'a> {
 
 impl Searcher for Snapshot<'_> {
     type Failure = Failure;
-    type Selection = Selection;
+    type Selection = Arc<Selection>;
 
     fn config(&self) -> &StoreConfig {
         &self.store.config
     }
 
-    fn select(&mut self, filter: &Filter) -> Result<Selection, Failure> {
+    fn select(&mut self, filter: &Filter) -> Result<Arc<Selection>, Failure> {
         self.state.select(self.connection, filter)
     }
 
     fn nearest(
         &mut self,
         wanted: Wanted<'_>,
-        selection: Option<&Selection>,
+        selection: Option<&Arc<Selection>>,
         k: usize,
     ) -> Result<(Vec<Scored>, Step), Failure> {
-        let target = self.target(wanted, selection)?;
+        let target = self.target(wanted, selection.map(Arc::as_ref))?;
         let state = self.state.vector(self.connection, target.vector)?;
         self.store.nearest(&mut self.live, &target, &state, k)
     }
@@ -68,11 +69,11 @@ impl Searcher for Snapshot<'_> {
     fn words(
         &mut self,
         words: &[&str],
-        selection: Option<&Selection>,
+        selection: Option<&Arc<Selection>>,
         k: usize,
     ) -> Result<(Vec<Scored>, Option<usize>), Failure> {
-        let rows = text::search(self.connection, words, selection, k)?;
-        Ok((rows, selection.map(|s| s.count_ones(..))))
+        let rows = text::search(self.connection, words, selection.map(Arc::as_ref), k)?;
+        Ok((rows, selection.map(|s| s.len())))
     }
 
     fn score(&mut self, wanted: Wanted<'_>, row_numbers: &[i64]) -> Result<Vec<Scored>, Failure> {

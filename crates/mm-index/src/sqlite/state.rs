@@ -3,7 +3,7 @@
 use super::{
     NamedVector,
     failure::Failure,
-    filter::{Selection, select},
+    filter::Selection,
     graph_record::{GraphRecord, graph_record},
     schema::vector_table,
     stats::count,
@@ -32,7 +32,7 @@ pub(super) struct State {
     /// State of the database that it was read from, as this connection numbers them.
     version: Option<i64>,
     /// What the latest filters selected; the latest is last.
-    selections: Vec<(Filter, Selection)>,
+    selections: Vec<(Filter, Arc<Selection>)>,
     /// By the number of the named vector.
     vectors: HashMap<i64, Arc<VectorState>>,
 }
@@ -49,7 +49,7 @@ impl State {
     }
 
     /// The rows that a filter selects.
-    pub(super) fn select(&mut self, connection: &Connection, filter: &Filter) -> Result<Selection, Failure> {
+    pub(super) fn select(&mut self, connection: &Connection, filter: &Filter) -> Result<Arc<Selection>, Failure> {
         self.refresh(connection)?;
         if let Some(place) = self.selections.iter().position(|(known, _)| known == filter) {
             let known = self.selections.remove(place);
@@ -57,11 +57,10 @@ impl State {
             self.selections.push(known);
             return Ok(selection);
         }
-        let selection = select(connection, filter)?;
-        let bytes = |selection: &Selection| size_of_val(selection.as_slice());
+        let selection = Selection::read(connection, filter)?;
         let latest = &mut self.selections;
         latest.push((filter.clone(), Arc::clone(&selection)));
-        while latest.len() > MAX_FILTERS || latest.iter().map(|(_, s)| bytes(s)).sum::<usize>() > MAX_BYTES {
+        while latest.len() > MAX_FILTERS || latest.iter().map(|(_, s)| s.bytes()).sum::<usize>() > MAX_BYTES {
             latest.remove(0);
         }
         Ok(selection)

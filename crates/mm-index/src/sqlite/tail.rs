@@ -1,12 +1,7 @@
 //! Vectors in memory that are compared one by one: all of a small store, or those that no graph has yet.
 
 use super::{
-    NamedVector,
-    failure::Failure,
-    filter::{Selection, is_selected},
-    read::read_blob,
-    schema::vector_table,
-    state::VectorState,
+    NamedVector, failure::Failure, filter::Selection, read::read_blob, schema::vector_table, state::VectorState,
 };
 use crate::score::{Scored, Scorer};
 use half::f16;
@@ -51,7 +46,7 @@ impl<'a> Target<'a> {
     }
 
     fn wants(&self, number: i64) -> bool {
-        self.selection.is_none_or(|s| is_selected(s, number))
+        self.selection.is_none_or(|s| s.contains(number))
     }
 }
 

@@ -1,9 +1,6 @@
 //! Search by words: BM25 of FTS5.
 
-use super::{
-    failure::Failure,
-    filter::{Selection, is_selected},
-};
+use super::{failure::Failure, filter::Selection};
 use crate::score::Scored;
 use rusqlite::{Connection, params};
 
@@ -28,7 +25,7 @@ pub(super) fn search(
     while found.len() < k {
         let Some(row) = rows.next()? else { break };
         let (number, rank): (i64, f64) = (row.get(0)?, row.get(1)?);
-        if selection.is_none_or(|s| is_selected(s, number)) {
+        if selection.is_none_or(|s| s.contains(number)) {
             // FTS5 returns BM25 with a minus sign.
             found.push(Scored { row: number, score: -rank });
         }

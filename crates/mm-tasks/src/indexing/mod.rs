@@ -188,11 +188,15 @@ impl Update<'_> {
         Version::of(&self.data.key, &self.data.manifest.rows[row], self.modalities, self.columns)
     }
 
+    /// Whether a stored row was written for this data set.
+    fn is_of_this(&self, version: Option<&str>) -> bool {
+        version.is_some_and(|version| Version::is_of(version, &self.data.key))
+    }
+
     /// Refuses ids that rows of another data set have.
     fn check_ids(&self, stored: &HashMap<String, Option<String>>) -> Result<()> {
-        let of_this = |version: &Option<String>| version.as_deref().is_some_and(|v| Version::is_of(v, &self.data.key));
         let ids = self.data.manifest.rows.iter().map(|row| row.id.as_str());
-        let mut taken = ids.filter(|id| stored.get(*id).is_some_and(|version| !of_this(version)));
+        let mut taken = ids.filter(|id| stored.get(*id).is_some_and(|version| !self.is_of_this(version.as_deref())));
         let Some(first) = taken.next() else { return Ok(()) };
         let found = format!("{} that other data in this store have, the first: `{first}`", 1 + taken.count());
         let expected = "ids of its own; index it into another store, or replace those rows (--replace)";
@@ -203,8 +207,7 @@ impl Update<'_> {
     fn delete_missing(&self, stored: &HashMap<String, Option<String>>) -> Result<usize> {
         let present: HashSet<&str> = self.data.manifest.rows.iter().map(|row| row.id.as_str()).collect();
         let is_gone = |(id, version): &(&String, &Option<String>)| {
-            let of_this = version.as_deref().is_some_and(|version| Version::is_of(version, &self.data.key));
-            of_this && !present.contains(id.as_str())
+            self.is_of_this(version.as_deref()) && !present.contains(id.as_str())
         };
         let gone: Vec<&str> = stored.iter().filter(is_gone).map(|(id, _)| id.as_str()).collect();
         if gone.is_empty() {

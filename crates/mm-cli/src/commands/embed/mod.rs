@@ -134,28 +134,35 @@ impl Arguments {
     }
 }
 
-/// Warns about inputs that were longer than the model takes.
-pub(crate) fn warn_truncated(model: &dyn Embedder) {
-    warn_truncated_since(&BTreeMap::new(), model);
-}
+/// The number of inputs of each modality that were longer than the model takes.
+#[derive(Default)]
+pub(crate) struct Truncated(BTreeMap<Modality, usize>);
 
-/// The number of inputs of each modality that were longer than the model takes, and the length to which they were
-/// truncated.
-pub(crate) fn truncated(model: &dyn Embedder) -> BTreeMap<Modality, (usize, String)> {
-    let of = |modality: Modality| Some((model.processor(&modality).ok()?.truncated()?, modality));
-    model.modalities().into_iter().filter_map(of).map(|(found, modality)| (modality, found)).collect()
-}
+impl Truncated {
+    /// Those until now.
+    pub(crate) fn count(model: &dyn Embedder) -> Self {
+        let count = |modality: Modality| Some((model.processor(&modality).ok()?.truncated()?.0, modality));
+        Self(model.modalities().into_iter().filter_map(count).map(|(count, modality)| (modality, count)).collect())
+    }
 
-/// As [`warn_truncated`], about those since `before`.
-pub(crate) fn warn_truncated_since(before: &BTreeMap<Modality, (usize, String)>, model: &dyn Embedder) {
-    for (modality, (count, limit)) in truncated(model) {
-        let count = count - before.get(&modality).map_or(0, |(count, _)| *count);
-        if count > 0 {
-            output::warning(format!(
-                "{count} {modality} input(s) were longer than the model takes and were truncated to {limit}"
-            ));
+    /// Warns about those that the model got since.
+    pub(crate) fn warn_since(&self, model: &dyn Embedder) {
+        for modality in model.modalities() {
+            let found = model.processor(&modality).ok().and_then(|processor| processor.truncated());
+            let Some((count, limit)) = found else { continue };
+            let count = count - self.0.get(&modality).copied().unwrap_or(0);
+            if count > 0 {
+                output::warning(format!(
+                    "{count} {modality} input(s) were longer than the model takes and were truncated to {limit}"
+                ));
+            }
         }
     }
+}
+
+/// Warns about inputs that were longer than the model takes.
+pub(crate) fn warn_truncated(model: &dyn Embedder) {
+    Truncated::default().warn_since(model);
 }
 
 /// Features `[length, dim]` of each input, in the order given; length is 1 unless every position was asked for.

@@ -10,7 +10,7 @@ use crate::{
         model::{ModelArgs, locate},
         store::{StoreArgs, model_name},
     },
-    commands::embed::{truncated, warn_truncated_since},
+    commands::embed::Truncated,
     context::{Context, stop_on_interrupt},
     exit::{interrupted, usage},
     output,
@@ -199,7 +199,7 @@ fn update(
     let stop = stop_on_interrupt("this batch")?;
     let mut progress = ItemProgress::new();
     let started = std::time::Instant::now();
-    let before = truncated(model);
+    let truncated = Truncated::count(model);
     // A data set may lack one of the modalities of a store.
     let of_data = data.manifest.modalities();
     let modalities: Vec<Modality> = options.modalities.iter().filter(|m| of_data.contains(m)).cloned().collect();
@@ -209,7 +209,7 @@ fn update(
     progress.finish();
     let failures = summary.failed.iter().map(|f| format!("{}: {}: {}", f.id, f.modality, f.reason));
     output::warnings(failures.collect::<Vec<_>>().iter());
-    warn_truncated_since(&before, model);
+    truncated.warn_since(model);
     if summary.stopped {
         let stored = summary.added + summary.changed;
         interrupted!("{stored} rows are stored; the same command continues from there");

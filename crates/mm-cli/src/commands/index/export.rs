@@ -57,7 +57,7 @@ pub(super) fn export(arguments: &Export, context: &Context) -> Result<()> {
 /// Calls `each` with the rows of a store that meet the filter; returns how many.
 fn for_each_row(store: &dyn Store, filter: Option<&str>, mut each: impl FnMut(Row) -> Result<()>) -> Result<usize> {
     let selected: Option<HashSet<String>> = match filter {
-        Some(text) => Some(store.select(&Filter::parse(text)?)?.into_iter().collect()),
+        Some(text) => Some(store.select(&Filter::parse(text)?, usize::MAX)?.into_iter().collect()),
         None => None,
     };
     let total = store.stats()?.rows;

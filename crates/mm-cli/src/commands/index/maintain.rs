@@ -32,7 +32,7 @@ pub(super) fn delete(arguments: &Delete, context: &Context) -> Result<()> {
     let store = arguments.store.open()?;
     let mut ids = arguments.id.clone();
     if let Some(filter) = &arguments.filter {
-        ids.extend(store.select(&Filter::parse(filter)?)?);
+        ids.extend(store.select(&Filter::parse(filter)?, usize::MAX)?);
     }
     let deleted = store.delete(&ids.iter().map(String::as_str).collect::<Vec<_>>())?;
     let rows = store.stats()?.rows;

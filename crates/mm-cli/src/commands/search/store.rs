@@ -81,12 +81,11 @@ pub(super) fn search(folder: &Path, arguments: &Arguments, context: &Context) ->
 /// Prints the first `k` rows that meet a filter, in the order in which they were written.
 fn list(store: &dyn Store, filter: &Filter, k: usize, context: &Context) -> Result<()> {
     const PAGE: usize = 100;
-    let ids = store.select(filter)?;
-    let ids: Vec<&str> = ids.iter().take(k).map(String::as_str).collect();
     let mut rank = 0;
-    for ids in ids.chunks(PAGE) {
+    for ids in store.select(filter, k)?.chunks(PAGE) {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         // A row that another process deleted in the meantime is left out.
-        for row in store.get(ids)?.into_iter().flatten() {
+        for row in store.get(&ids)?.into_iter().flatten() {
             rank += 1;
             let value = value(&row.payload, row.text.as_deref());
             if context.json {
