@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// More files than this are a mistake in the pattern.
 const MAX_FILES: usize = 1_000_000;
 
-/// The files of a pattern, in order: `{000..123}` counts with leading zeros, `{a,b}` lists, several braces are combined,
-/// and lists may hold braces. A path that exists is itself, whatever is in its name.
+/// The files of a pattern, in order: `{000..123}` counts with leading zeros, `{0..8..2}` in steps, `{9..0}` downwards,
+/// `{a..f}` are letters, `{a,b}` is a list, several braces are combined, and lists may hold braces. A path that exists is itself, whatever is in its name.
 ///
 /// ```
 /// use mm_data::expand_braces;
@@ -21,7 +21,8 @@ const MAX_FILES: usize = 1_000_000;
 /// ```
 ///
 /// # Errors
-/// When a brace is not closed or opened, or holds neither a list nor a range of two whole numbers, the smaller one first.
+/// When a brace is not closed or opened, holds neither a list nor a range of whole numbers or letters, or there are more
+/// than a million files.
 pub fn expand_braces(path: &Path) -> Result<Vec<PathBuf>> {
     let Some(text) = path.to_str().filter(|text| text.contains('{') && (is_remote(path) || !path.exists())) else {
         return Ok(vec![path.to_owned()]);
@@ -89,23 +90,39 @@ fn alternatives(inside: &str) -> Result<Vec<String>, String> {
     Ok(all)
 }
 
+/// The names of `{1..9}`, `{a..z}` or, every second one, `{1..9..2}`; from the second end to the first where that is the
+/// smaller one.
 fn range(inside: &str) -> Result<Vec<String>, String> {
-    let Some((first, last)) = inside.split_once("..") else {
-        return Err(format!("`{{{inside}}}`, which is neither a list ({{a,b}}) nor a range ({{0..9}})"));
+    let invalid = |reason: &str| format!("the range `{{{inside}}}`, {reason}");
+    let (first, last, step) = match inside.split("..").collect::<Vec<_>>()[..] {
+        [first, last] => (first, last, 1),
+        [first, last, step] => {
+            let step = step.parse::<isize>().map_err(|_| invalid("whose step has to be a whole number"))?;
+            (first, last, step.unsigned_abs().max(1))
+        }
+        _ => return Err(format!("`{{{inside}}}`, which is neither a list ({{a,b}}) nor a range ({{0..9}})")),
     };
-    let number = |text: &str| {
-        let invalid = |_| format!("the range `{{{inside}}}`, where both ends have to be whole numbers");
-        text.parse::<usize>().map_err(invalid)
-    };
+    if let ([from], [to]) = (first.as_bytes(), last.as_bytes())
+        && from.is_ascii_alphabetic()
+        && to.is_ascii_alphabetic()
+    {
+        let letters = numbers((*from).into(), (*to).into(), step);
+        return Ok(letters.filter_map(|n| Some(char::from(u8::try_from(n).ok()?).to_string())).collect());
+    }
+    let number =
+        |text: &str| text.parse::<usize>().map_err(|_| invalid("whose ends have to be whole numbers or letters"));
     let (from, to) = (number(first)?, number(last)?);
-    if from > to {
-        return Err(format!("the range `{{{inside}}}`, where the smaller number has to come first"));
+    if from.abs_diff(to) / step >= MAX_FILES {
+        return Err(invalid(&format!("of more than {MAX_FILES} files")));
     }
-    if to - from >= MAX_FILES {
-        return Err(format!("the range `{{{inside}}}` of more than {MAX_FILES} files"));
-    }
-    let width = if first.starts_with('0') || last.starts_with('0') { first.len().max(last.len()) } else { 0 };
-    Ok((from..=to).map(|n| format!("{n:0width$}")).collect())
+    let is_padded = |text: &str| text.len() > 1 && text.starts_with('0');
+    let width = if is_padded(first) || is_padded(last) { first.len().max(last.len()) } else { 0 };
+    Ok(numbers(from, to, step).map(|n| format!("{n:0width$}")).collect())
+}
+
+/// The numbers from one to another, upwards or downwards.
+fn numbers(from: usize, to: usize, step: usize) -> impl Iterator<Item = usize> {
+    (0..=from.abs_diff(to) / step).map(move |n| if from <= to { from + n * step } else { from - n * step })
 }
 
 /// The files of a pattern, all of which exist where they are on this machine; those of a data set in a folder
@@ -145,6 +162,12 @@ mod tests {
         assert_eq!(expanded("a.tar"), ["a.tar"]);
         assert_eq!(expanded("a{9..11}"), ["a9", "a10", "a11"]);
         assert_eq!(expanded("a{009..11}"), ["a009", "a010", "a011"]);
+        assert_eq!(expanded("a{0..10..5}"), ["a0", "a5", "a10"]);
+        assert_eq!(expanded("a{00..10..-5}"), ["a00", "a05", "a10"]);
+        assert_eq!(expanded("a{10..08}"), ["a10", "a09", "a08"]);
+        assert_eq!(expanded("a{7..0..3}"), ["a7", "a4", "a1"]);
+        assert_eq!(expanded("a{1..2..0}"), ["a1", "a2"]);
+        assert_eq!(expanded("a{x..z}{C..A..2}"), ["axC", "axA", "ayC", "ayA", "azC", "azA"]);
         assert_eq!(expanded("{x,y}/{0..1}.tar"), ["x/0.tar", "x/1.tar", "y/0.tar", "y/1.tar"]);
         assert_eq!(expanded("{a,b{0..1},{c,d}e}.tar"), ["a.tar", "b0.tar", "b1.tar", "ce.tar", "de.tar"]);
         assert_eq!(expanded("a{,-1}.tar"), ["a.tar", "a-1.tar"]);
@@ -156,9 +179,11 @@ mod tests {
             ("a{0..1.tar", "a `{` without `}`"),
             ("a{b,c{0..1}.tar", "a `{` without `}`"),
             ("a{0..1}}.tar", "a `}` without `{`"),
-            ("a{1..0}.tar", "the range `{1..0}`, where the smaller number has to come first"),
-            ("a{b..c}", "the range `{b..c}`, where both ends have to be whole numbers"),
-            ("a{0..4..2}", "the range `{0..4..2}`, where both ends"),
+            ("a{bb..c}", "the range `{bb..c}`, whose ends have to be whole numbers or letters"),
+            ("a{a..1}", "the range `{a..1}`, whose ends"),
+            ("a{-1..1}", "the range `{-1..1}`, whose ends"),
+            ("a{0..4..x}", "the range `{0..4..x}`, whose step"),
+            ("a{0..1..2..3}", "`{0..1..2..3}`, which is neither a list"),
             ("a{b}", "`{b}`, which is neither a list"),
             ("a{}", "`{}`, which is neither a list"),
             ("a{{0..1}}", "the range `{{0..1}}`"),
