@@ -185,6 +185,8 @@ fn servers_that_refuse_fail_or_lie_are_named() {
     let begun = Instant::now();
     let nowhere = [("AWS_ACCESS_KEY_ID", ""), ("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")];
     refused("s3://bucket/data.csv", &nowhere, &["found no credentials", "AWS_ACCESS_KEY_ID"]);
+    let nowhere = [("AZURE_STORAGE_ACCOUNT_NAME", "birds"), ("AZURE_MSI_ENDPOINT", "http://127.0.0.1:1")];
+    refused("az://container/data.csv", &nowhere, &["found no credentials", "AZURE_STORAGE_CONNECTION_STRING"]);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     refused(&web("loop.csv"), &[], &["loop.csv", "redirect"]);
     refused(&web("lying.csv"), &[], &["lying.csv", "expected 40"]);

@@ -55,11 +55,37 @@ const GOOGLE: Places = Places {
            or set GOOGLE_SKIP_SIGNATURE=true for a public bucket",
 };
 
+const AZURE: Places = Places {
+    variables: &[
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_ACCESS_KEY",
+        "AZURE_STORAGE_MASTER_KEY",
+        "AZURE_STORAGE_SAS_KEY",
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_STORAGE_TOKEN",
+        "AZURE_STORAGE_CLIENT_SECRET",
+        "AZURE_CLIENT_SECRET",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "AZURE_FABRIC_SESSION_TOKEN",
+        "AZURE_STORAGE_USE_EMULATOR",
+        "AZURE_USE_AZURE_CLI",
+        "AZURE_SKIP_SIGNATURE",
+        "IDENTITY_ENDPOINT",
+    ],
+    file: None,
+    metadata: Some("AZURE_MSI_ENDPOINT"),
+    hint: "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and one of AZURE_STORAGE_ACCOUNT_KEY, \
+           AZURE_STORAGE_SAS_TOKEN, AZURE_USE_AZURE_CLI=true (after `az login`) and, for a public container, \
+           AZURE_SKIP_SIGNATURE=true",
+};
+
 /// In words, that there are no credentials for a scheme; `None` where there are some, or may be.
 pub(super) fn lack(scheme: &str) -> Option<String> {
     let places = match scheme {
         "s3" | "s3a" => S3,
         "gs" => GOOGLE,
+        "az" | "abfs" | "abfss" | "azure" => AZURE,
         _ => return None,
     };
     let is_set = places.variables.iter().any(|name| variable(name).is_some());
