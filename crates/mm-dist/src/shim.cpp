@@ -16,6 +16,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -25,6 +26,14 @@
 #include <unordered_map>
 
 C10_DECLARE_int(caffe2_log_level);
+
+// The level of what PyTorch's profiler (kineto) logs, whose headers the wheel lacks.
+namespace libkineto {
+class Logger {
+public:
+  static std::atomic_int severityLevel_;
+};
+} // namespace libkineto
 
 namespace {
 
@@ -62,6 +71,12 @@ template <typename F> auto guarded(char **error, F &&body) -> decltype(body()) {
 // brings them back.
 void quiet_warnings() {
   if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, 3);
+}
+
+// Where there is no GPU, the profiler logs the failure to count them as an error. KINETO_LOG_LEVEL brings it back.
+void quiet_profiler() {
+  const int nothing = 5;
+  if (!at::hasCUDA() && !std::getenv("KINETO_LOG_LEVEL")) libkineto::Logger::severityLevel_ = nothing;
 }
 
 // libtorch's flight recorder adds a group at its first operation to a map of all groups without a lock (local.rs).
@@ -333,6 +348,7 @@ void mm_dist_profiler_start(char **error) {
 // Ends the recording, in the thread that started it, and writes a Chrome trace to `path` unless that is null.
 void mm_dist_profiler_stop(const char *path, char **error) {
   guarded(error, [&] {
+    quiet_profiler();
     const auto result = torch::autograd::profiler::disableProfiler();
     if (path) result->save(path);
   });

@@ -203,6 +203,8 @@ fn the_steps_of_each_process_are_profiled() {
         let run = format!("run-{world_size}");
         let output = train(&workspace, world_size, &run, &settings);
         assert!(output.status.success(), "{}", text(&output));
+        // What the profiler logs where it finds no GPU.
+        assert!(!text(&output).contains("gpuGetDeviceCount"), "{}", text(&output));
         let folder = workspace.path().join(run).join("profile");
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), world_size);
         for rank in 0..world_size {
