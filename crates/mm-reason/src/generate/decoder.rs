@@ -41,8 +41,8 @@ pub(crate) fn concat_prefills(
     if prefills.len() == 1 {
         return Ok(prefills.remove(0));
     }
-    let states: Vec<&DecoderState> = prefills.iter().map(|p| &p.state).collect();
-    let state = DecoderState::concat_left_padded(&states, decoder.device())?;
     let logits = Tensor::cat(&prefills.iter().map(|p| &p.logits).collect::<Vec<_>>(), 0)?;
-    Ok(Prefill { logits, prompts: prefills.into_iter().flat_map(|p| p.prompts).collect(), state })
+    let (states, prompts): (Vec<_>, Vec<_>) = prefills.into_iter().map(|p| (p.state, p.prompts)).unzip();
+    let state = DecoderState::concat_left_padded(states, decoder.device())?;
+    Ok(Prefill { logits, prompts: prompts.into_iter().flatten().collect(), state })
 }

@@ -121,8 +121,8 @@ impl DecoderState {
     }
 
     /// One state with the rows of several, whose prompts may differ in length. Each must have as many rows as contexts
-    /// and must not have generated yet.
-    pub fn concat_left_padded(states: &[&Self], device: Device) -> Result<Self> {
+    /// and must not have generated yet. Their caches are freed block by block, so that they are not in memory twice.
+    pub fn concat_left_padded(states: Vec<Self>, device: Device) -> Result<Self> {
         let max = |of: &dyn Fn(&Self) -> i64| states.iter().map(|s| of(s)).max().unwrap_or(0);
         let (cached, position) = (max(&Self::cached), max(&Self::position));
         let per_row = |of: &dyn Fn(&Self) -> i64| -> Result<Tensor> {
@@ -130,26 +130,35 @@ impl DecoderState {
             Tensor::from_slice(&all)?.to_device(device)
         };
         let ragged = states.iter().any(|s| s.cached() != cached || s.position != position);
-        let blocks = (0..states.first().map_or(0, |s| s.blocks.len()))
-            .map(|n| BlockCache::batch_left_padded(&states.iter().map(|s| &s.blocks[n]).collect::<Vec<_>>()))
-            .collect::<Result<_>>()?;
         let left_padding = ragged.then(|| {
             let cache = per_row(&|s| cached - s.cached())?;
             Ok::<_, crate::Error>(LeftPadding { cache, positions: per_row(&|s| position - s.position)? })
         });
         Ok(Self {
-            blocks,
-            context: concat_contexts(states)?,
+            context: concat_contexts(&states)?,
             context_rows: states.iter().map(|s| s.context_rows).sum(),
             rows: states.iter().map(|s| s.rows).sum(),
             position,
             left_padding: left_padding.transpose()?,
+            blocks: concat_blocks(states)?,
         })
     }
 }
 
+/// The caches of several states, block by block.
+fn concat_blocks(states: Vec<DecoderState>) -> Result<Vec<BlockCache>> {
+    let num_blocks = states.first().map_or(0, |state| state.blocks.len());
+    let mut states: Vec<_> = states.into_iter().map(|state| state.blocks.into_iter()).collect();
+    (0..num_blocks)
+        .map(|_| {
+            let caches: Vec<BlockCache> = states.iter_mut().filter_map(Iterator::next).collect();
+            BlockCache::batch_left_padded(&caches.iter().collect::<Vec<_>>())
+        })
+        .collect()
+}
+
 /// The contexts of several states, left-padded to the longest.
-fn concat_contexts(states: &[&DecoderState]) -> Result<Option<(Tensor, Option<Mask>)>> {
+fn concat_contexts(states: &[DecoderState]) -> Result<Option<(Tensor, Option<Mask>)>> {
     let contexts: Vec<_> = states.iter().filter_map(|s| s.context.as_ref()).collect();
     if contexts.is_empty() {
         return Ok(None);
