@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A store of mm-index against usearch, faiss, hnswlib, LanceDB and pgvector: the same vectors, HNSW graphs of 16 links (32 at the bottom)
+"""A store of mm-index against usearch, faiss, hnswlib, LanceDB and pgvector: the same vectors, HNSW graphs of 16 links (32 from 200,000 rows on; twice as many at the bottom)
 built with 128 candidates, and searched with 64, 128, 256 and as many as mm keeps by default (128 for up to 100,000 rows, then growing with
-the square root of their number), cosine similarity, the ten nearest.
+the cube root of their number), cosine similarity, the ten nearest.
 
     cargo xtask bench index ROWS WIDTH f16|i8 --peers [--only NAMES] [--rounds N] [--curve FILE.svg]
 
@@ -16,7 +16,7 @@ import numpy as np
 
 os.environ |= {"LANCE_LOG": "error", "RUST_LOG": "error"}
 
-LINKS, BUILD, K = 16, 128, 10
+BUILD, K = 128, 10
 
 
 def option(name, default):
@@ -33,7 +33,8 @@ for argument in arguments:
         positional.append(argument)
 PROGRAM, FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
 ROWS, WIDTH, KIND = (positional + ["100000", "512", "f16"][len(positional):])[:3]
-BY_DEFAULT = int(128 * max(1, int(ROWS) / 100_000) ** 0.5)
+LINKS = 32 if int(ROWS) > 200_000 else 16
+BY_DEFAULT = int(128 * max(1, int(ROWS) / 100_000) ** (1 / 3))
 CANDIDATES = sorted({64, 128, 256, BY_DEFAULT})
 ROUNDS, ONLY = int(option("--rounds", "3")), option("--only", "usearch,faiss,hnswlib,lancedb,pgvector").split(",")
 THREADS = 2

@@ -11,12 +11,13 @@ pub struct SearchSettings {
     pub exact_filter_fraction: f64,
     /// A query for a larger fraction of the rows than this is searched exactly.
     pub exact_k_fraction: f64,
-    /// Neighbors of a row in a graph (M of HNSW).
-    pub connectivity: usize,
+    /// Neighbors of a row in a graph (M of HNSW). When absent, 16 for up to 200,000 rows and 32 for more: some regions of a
+    /// large graph with few links are reached by no path.
+    pub connectivity: Option<usize>,
     /// Candidates that are kept while a row is added to a graph (ef_construction).
     pub expansion_add: usize,
     /// Candidates that are kept while a graph is searched (ef): more find more and take longer. When absent, 128 for up
-    /// to 100,000 rows, growing with the square root of their number (400 for a million).
+    /// to 100,000 rows, growing with the cube root of their number (275 for a million).
     pub expansion_search: Option<usize>,
     /// Bytes of vectors that are kept in memory for exact search, for each named vector; the rest is read each time.
     /// PostgreSQL compares vectors in the server, and keeps none here.
@@ -30,7 +31,7 @@ impl Default for SearchSettings {
             exact_filter_rows: 20_000,
             exact_filter_fraction: 0.02,
             exact_k_fraction: 0.1,
-            connectivity: 16,
+            connectivity: None,
             expansion_add: 128,
             expansion_search: None,
             cache_bytes: 512 << 20,
@@ -42,10 +43,18 @@ impl Default for SearchSettings {
 const DEFAULT_CANDIDATES: usize = 128;
 const DEFAULT_ROWS: usize = 100_000;
 
+/// Rows of the largest graph with few links.
+const FEW_LINKS_ROWS: usize = 200_000;
+
 impl SearchSettings {
+    /// Neighbors of a row in a graph of so many rows.
+    pub(crate) fn links(&self, rows: usize) -> usize {
+        self.connectivity.unwrap_or(if rows > FEW_LINKS_ROWS { 32 } else { 16 })
+    }
+
     /// Candidates that are kept while a graph of so many rows is searched.
     pub(crate) fn candidates(&self, rows: usize) -> usize {
-        let growth = (rows as f64 / DEFAULT_ROWS as f64).sqrt().max(1.0);
+        let growth = (rows as f64 / DEFAULT_ROWS as f64).cbrt().max(1.0);
         self.expansion_search.unwrap_or((DEFAULT_CANDIDATES as f64 * growth) as usize)
     }
 
@@ -77,10 +86,12 @@ mod tests {
         let settings = SearchSettings::default();
         assert_eq!(
             [0, 1000, 100_000, 1_000_000, 10_000_000].map(|rows| settings.candidates(rows)),
-            [128, 128, 128, 404, 1280]
+            [128, 128, 128, 275, 594]
         );
+        assert_eq!([0, 200_000, 200_001].map(|rows| settings.links(rows)), [16, 16, 32]);
+        assert_eq!(SearchSettings { connectivity: Some(8), ..settings }.links(1_000_000), 8);
         assert_eq!(SearchSettings { expansion_search: Some(64), ..settings }.candidates(1_000_000), 64);
         let filtered = |selected| settings.filtered_candidates(1_000_000, selected);
-        assert_eq!([1_000_000, 125_000, 1000].map(filtered), [404, 202, 41]);
+        assert_eq!([1_000_000, 125_000, 1000].map(filtered), [275, 138, 28]);
     }
 }

@@ -119,7 +119,7 @@ impl PostgresStore {
             Ok(name) => name,
             Err(failure) => return (Err(failure), client),
         };
-        let sql = self.create_index(vector, &name);
+        let sql = self.create_index(vector, rows, &name);
         let cancel = client.cancel_token();
         let worker = thread::spawn(move || {
             let result = client.batch_execute(&sql);
@@ -149,13 +149,13 @@ impl PostgresStore {
         (result, client)
     }
 
-    fn create_index(&self, vector: &NamedVector, name: &str) -> String {
+    fn create_index(&self, vector: &NamedVector, rows: usize, name: &str) -> String {
         let class = match vector.config.distance {
             Distance::Cosine | Distance::Dot => "halfvec_ip_ops",
             Distance::Euclidean => "halfvec_l2_ops",
         };
         // The ranges that pgvector takes.
-        let m = self.settings.connectivity.clamp(2, 100);
+        let m = self.settings.links(rows).clamp(2, 100);
         let expansion = self.settings.expansion_add.clamp((2 * m).max(4), 1000);
         format!(
             "CREATE INDEX CONCURRENTLY {name} ON {} USING hnsw (data {class})

@@ -39,8 +39,8 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// An empty graph. `scale` is that of 8-bit values: see [`scale_for`].
-    pub(super) fn new(config: &VectorConfig, settings: &SearchSettings, scale: f32) -> GraphResult<Self> {
+    /// An empty graph, for so many rows. `scale` is that of 8-bit values: see [`scale_for`].
+    pub(super) fn new(config: &VectorConfig, settings: &SearchSettings, rows: usize, scale: f32) -> GraphResult<Self> {
         let options = IndexOptions {
             dimensions: config.dim,
             // Cosine vectors are of unit length.
@@ -52,7 +52,7 @@ impl Graph {
                 Quantization::F16 => ScalarKind::F16,
                 Quantization::I8 => ScalarKind::I8,
             },
-            connectivity: settings.connectivity,
+            connectivity: settings.links(rows),
             expansion_add: settings.expansion_add,
             expansion_search: LEAST_EXPANSION,
             multi: false,

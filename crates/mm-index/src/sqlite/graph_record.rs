@@ -63,7 +63,7 @@ impl GraphRecord {
             return Err(format!("{}: is damaged (its hash is not the recorded one)", path.display()));
         }
         let config = crate::VectorConfig { quantization: self.quantization, ..vector.config.clone() };
-        let graph = Graph::new(&config, &store.settings, self.scale)?;
+        let graph = Graph::new(&config, &store.settings, self.count, self.scale)?;
         graph.load(&path, &store.settings).map_err(|e| format!("{}: {e}", path.display()))?;
         if graph.len() != self.count {
             return Err(format!("{}: found {} rows, expected {}", path.display(), graph.len(), self.count));

@@ -152,7 +152,9 @@ impl SqliteStore {
                 if fresh == 0 && !is_worn && is_sound {
                     return Ok(None);
                 }
-                (!is_worn && is_sound).then_some(record)
+                // A graph that has outgrown its number of links is built again.
+                let is_wide = self.settings.links(record.count) >= self.settings.links(rows);
+                (!is_worn && is_sound && is_wide).then_some(record)
             }
             _ => None,
         };
@@ -183,7 +185,7 @@ impl SqliteStore {
         let named = |reason| Error::Graph { vector: vector.name.clone(), reason };
         let graph = match &plan.base {
             Some(record) => record.load(&self.graphs(), vector, self),
-            None => Graph::new(&vector.config, &self.settings, plan.scale),
+            None => Graph::new(&vector.config, &self.settings, plan.rows, plan.scale),
         };
         let graph = graph.map_err(named)?;
         let kept = graph.len();
