@@ -3,6 +3,7 @@
 use crate::exit::usage;
 use anyhow::Result;
 use mm_data::{Columns, ManifestConfig, SplitConfig, TableOptions};
+use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -78,6 +79,16 @@ impl CellArgs {
         }
     }
 
+    /// Those that are given, by name, as part of a provenance.
+    pub(crate) fn provenance(&self) -> Map<String, Value> {
+        let given = [
+            ("encoding", self.encoding.as_ref().map(|name| json!(name))),
+            ("missing_values", self.missing_values.as_ref().map(|cells| json!(cells))),
+            ("fetch_urls", self.fetch_urls.then_some(json!(true))),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
     /// Whether any of them is given.
     pub(crate) fn is_given(&self) -> bool {
         self.encoding.is_some() || self.missing_values.is_some() || self.fetch_urls
@@ -93,6 +104,12 @@ impl CellArgs {
 }
 
 impl TableArgs {
+    /// What is given, by name, as part of a provenance.
+    pub(crate) fn provenance(&self) -> Map<String, Value> {
+        let columns = (!self.column.is_empty()).then(|| ("column".to_owned(), json!(by_name(&self.column))));
+        self.cells.provenance().into_iter().chain(columns).collect()
+    }
+
     /// Refuses the options where no table is read.
     pub(crate) fn require_data(&self, data: Option<&PathBuf>) -> Result<()> {
         if data.is_none() && !self.column.is_empty() {

@@ -21,13 +21,19 @@ use std::{
 
 /// Where this worker begins: an equal distance from the others, where a scheduler numbers them.
 pub(crate) fn first_shard(count: usize) -> usize {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.trim().parse::<usize>().ok());
-    let of_slurm = || {
+    first_by(count, &|name| std::env::var(name).ok())
+}
+
+/// The same, by variables of the environment.
+fn first_by(count: usize, variable: &dyn Fn(&str) -> Option<String>) -> usize {
+    let number = |name: &str| variable(name).and_then(|text| text.trim().parse::<usize>().ok());
+    let of_array = || {
         let (id, first) = (number("SLURM_ARRAY_TASK_ID")?, number("SLURM_ARRAY_TASK_MIN").unwrap_or(0));
         Some((id.saturating_sub(first), number("SLURM_ARRAY_TASK_COUNT")?))
     };
     let of_launcher = || Some((number("RANK")?, number("WORLD_SIZE")?));
-    let Some((index, workers)) = of_slurm().or_else(of_launcher) else {
+    let of_srun = || Some((number("SLURM_PROCID")?, number("SLURM_STEP_NUM_TASKS")?));
+    let Some((index, workers)) = of_array().or_else(of_launcher).or_else(of_srun) else {
         return number("JOB_COMPLETION_INDEX").unwrap_or(0) % count.max(1);
     };
     count * index.min(workers) / workers.max(1) % count.max(1)
@@ -150,5 +156,25 @@ impl ShardWork for LinesJob<'_> {
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
         shard.lease.write(&format!("{}.jsonl", shard.name), text.as_bytes())?;
         Ok(ShardOutcome::Done(LinesRecord { rows: lines.len(), failed_rows: failed }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_begin_at_equal_distances() {
+        let first = |count: usize, variables: &[(&str, &str)]| {
+            first_by(count, &|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(first(100, &[]), 0);
+        let array = |id| [("SLURM_ARRAY_TASK_ID", id), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_COUNT", "4")];
+        assert_eq!(["1", "2", "4"].map(|id| first(100, &array(id))), [0, 25, 75]);
+        assert_eq!(["0", "1", "2"].map(|rank| first(8, &[("RANK", rank), ("WORLD_SIZE", "3")])), [0, 2, 5]);
+        assert_eq!(first(10, &[("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")]), 5);
+        // Kubernetes does not say how many there are.
+        assert_eq!(["3", "13"].map(|index| first(10, &[("JOB_COMPLETION_INDEX", index)])), [3, 3]);
+        assert_eq!(first(0, &[("RANK", "1"), ("WORLD_SIZE", "2")]), 0);
     }
 }

@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 use mm_core::Modality;
 use mm_data::Manifest;
 use mm_tasks::prediction::{Predictor, RowPrediction, write_predictions};
-use serde_json::{Map, json};
+use serde_json::json;
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -61,11 +61,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             predict_table(&predictor, data, &excluded, arguments, context)
         }
         (None, Some(shards), Some(out)) => {
-            let options = json!({
-                "exclude_modality": arguments.exclude_modality, "encoding": arguments.cells.encoding,
-                "missing_values": arguments.cells.missing_values,
-            });
-            let options: Map<_, _> = serde_json::from_value(options)?;
+            let mut options = arguments.cells.provenance();
+            options.insert("exclude_modality".to_owned(), json!(arguments.exclude_modality));
             let mut lines =
                 |file: &Path, stop: &AtomicBool| lines_of_shard(&predictor, file, &excluded, arguments, stop);
             LinesJob { shards, out, lines: &mut lines }.run(command_provenance("predict", &dir, options)?, context)

@@ -182,7 +182,32 @@ fn shards_that_cannot_be_embedded_are_named() {
     // Other options do not mix.
     let other = embed(SHARDS, &["--normalize"]);
     assert!(text(&other).contains("normalize false, expected true"), "{}", text(&other));
+    let other = embed(SHARDS, &["--column", "image=other"]);
+    assert!(text(&other).contains(r#"column null, expected {"image":["other"]}"#), "{}", text(&other));
     refused(&["embed", "--model", "eyes", "--out", "out"], folder, &["--data or --shards"]);
+}
+
+#[test]
+fn recordings_are_transcribed_shard_by_shard() {
+    let temp_dir = tempfile::tempdir().unwrap();
+    let folder = temp_dir.path();
+    std::fs::copy(fixture("mm-reason", "inputs/short16.wav"), folder.join("a.wav")).unwrap();
+    std::fs::write(folder.join("t-0.csv"), "id,audio\nx,a.wav\ny,missing.wav\n").unwrap();
+    std::fs::write(folder.join("t-1.csv"), "id,audio\nz,a.wav\n").unwrap();
+    let model = fixture("mm-reason", "whisper-multilingual");
+    let transcribe = |input: [&str; 2], out: &str| {
+        let model = ["transcribe", "--model", model.to_str().unwrap(), "--max-new-tokens", "4"];
+        mm(&[&model[..], &input, &["--out", out, "--json"]].concat(), folder)
+    };
+    let summary = json(&transcribe(["--shards", "t-{0..1}.csv"], "out"));
+    let counts = ["shards", "processed", "rows", "failed_rows"].map(|key| summary[key].as_u64().unwrap());
+    assert_eq!(counts, [2, 2, 3, 1], "{summary}");
+    for shard in ["t-0", "t-1"] {
+        let lines = format!("{shard}.jsonl");
+        ok(&transcribe(["--data", &format!("{shard}.csv")], &lines));
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(read(&format!("out/{lines}")), read(&lines));
+    }
 }
 
 #[test]
@@ -220,6 +245,8 @@ fn tables_are_captioned_and_answered_shard_by_shard() {
     assert!(other.contains("was written by `mm caption --shards`, expected `mm answer --shards`"), "{other}");
     let other = text(&sharded("caption", "caption", &["--num-beams", "2"]));
     assert!(other.contains("num_beams 1, expected 2") && other.contains("another --out"), "{other}");
+    let other = text(&sharded("caption", "caption", &["--missing-values", "none"]));
+    assert!(other.contains(r#"missing_values null, expected ["none"]"#), "{other}");
     let failed = sharded("caption", "strict", &["--on-error", "fail"]);
     assert_eq!(failed.status.code(), Some(1), "{}", text(&failed));
     assert!(text(&failed).contains("t-0.csv: row y") && text(&failed).contains("1 of 2 shards"), "{}", text(&failed));

@@ -16,6 +16,7 @@ use crate::{
 use mm_core::Modality;
 use mm_data::{Manifest, Row};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -102,6 +103,8 @@ pub struct ShardJob<'a> {
     pub modalities: &'a [Modality],
     /// Further options.
     pub options: &'a EmbedOptions,
+    /// How the tables are read, by the names of the options: part of the provenance.
+    pub table: &'a Map<String, Value>,
     /// The shard with which this worker begins, so that workers do not all try the same.
     pub first: usize,
 }
@@ -139,7 +142,7 @@ impl ShardJob<'_> {
             ("pooling".to_owned(), serde_json::json!(self.options.pooling)),
             ("normalize".to_owned(), serde_json::json!(self.options.normalize)),
         ];
-        let options = options.into_iter().collect();
+        let options = options.into_iter().chain(self.table.clone()).collect();
         let model = self.model.fingerprint()?;
         Ok(Provenance { command: COMMAND.into(), model, options, table: String::new() })
     }

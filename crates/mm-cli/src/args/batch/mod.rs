@@ -144,7 +144,10 @@ impl BatchArgs {
             }
             (None, Some(shards)) => {
                 let mut lines = |file: &Path, stop: &AtomicBool| self.lines_of_shard(file, &mut work, stop);
-                LinesJob { shards, out, lines: &mut lines }.run(provenance.clone(), context)
+                let mut provenance = provenance.clone();
+                // The rows of a whole table are part of its provenance as they were read.
+                provenance.options.extend(self.table.provenance());
+                LinesJob { shards, out, lines: &mut lines }.run(provenance, context)
             }
             (None, None) => Ok(()),
         }

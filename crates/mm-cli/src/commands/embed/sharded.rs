@@ -68,6 +68,7 @@ fn embed(
         open: &open,
         modalities: &modalities,
         options: &options,
+        table: &dataset.table.provenance(),
         first: first_shard(files.len()),
     };
     let stop = stop_on_interrupt("this batch")?;
