@@ -10,7 +10,7 @@ use mm_core::{Modality, Source};
 use serde_json::{Map, Value};
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -74,6 +74,7 @@ pub fn write_shards(
         check_files(manifest, row)?;
     }
     let bound = BoundColumns::new(manifest);
+    let keys = Keys::new(manifest);
     let mut written = WrittenShards::default();
     let mut open: Option<OpenShard> = None;
     for (number, row) in rows.iter().enumerate() {
@@ -90,7 +91,7 @@ pub fn write_shards(
                     Some(shard) => shard,
                     None => open.insert(OpenShard::create(prefix, written.files.len())?),
                 };
-                shard.add(&key(row, written.rows), &members)?;
+                shard.add(&keys.key(row, written.rows), &members)?;
                 written.rows += 1;
                 written.left_out.extend(left_out);
                 written.languages += row.languages.values().flatten().flatten().count();
@@ -105,13 +106,29 @@ pub fn write_shards(
     Ok(written)
 }
 
-/// The name of a row's files: its id where that is a name without dots, else its number.
-fn key(row: &Row, number: usize) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !row.id.is_empty() && row.id.len() <= 80 && row.id.chars().all(is_plain) {
-        row.id.clone()
-    } else {
-        format!("{number:09}")
+/// The names of the files of rows.
+struct Keys<'a> {
+    /// The ids that are such names: without dots.
+    plain: HashSet<&'a str>,
+}
+
+impl<'a> Keys<'a> {
+    fn new(manifest: &'a Manifest) -> Self {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let ids = manifest.rows.iter().map(|row| row.id.as_str());
+        Self { plain: ids.filter(|id| !id.is_empty() && id.len() <= 80 && id.chars().all(is_plain)).collect() }
+    }
+
+    /// The id of a row where it can be one, else its number in a form that is the id of no row.
+    fn key(&self, row: &Row, number: usize) -> String {
+        if self.plain.contains(row.id.as_str()) {
+            return row.id.clone();
+        }
+        let mut key = format!("{number:09}");
+        while self.plain.contains(key.as_str()) {
+            key.push('_');
+        }
+        key
     }
 }
 
@@ -291,6 +308,19 @@ mod tests {
 
     fn open(folder: &Path, name: &str) -> Manifest {
         Manifest::open(&ManifestConfig { manifest: name.into(), ..ManifestConfig::default() }, folder).unwrap()
+    }
+
+    #[test]
+    fn numbers_as_names_are_the_ids_of_no_other_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = ["a.1", "000000000", "000000002_", "b.2", "000000002", "000000004"];
+        let table: Vec<String> = rows.iter().map(|id| json!({"id": id, "text": id}).to_string()).collect();
+        std::fs::write(folder.path().join("m.jsonl"), table.join("\n")).unwrap();
+        let (manifest, prefix) = (open(folder.path(), "m.jsonl"), folder.path().join("d"));
+        let all: Vec<usize> = (0..rows.len()).collect();
+        write_shards(&manifest, &all, &prefix, ShardLimits::default(), &mut |_, _| {}).unwrap();
+        let again = open(folder.path(), "d-000000.tar");
+        assert_eq!(again.rows.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), rows);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     output,
     progress::ItemProgress,
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use mm_core::seed::Rng;
 use mm_data::{ColumnInference, Manifest, ShardLimits, write_shards};
 use mm_hub::registry::{self, Kind};
@@ -115,6 +115,9 @@ fn shard(arguments: &ShardArgs, context: &Context) -> Result<()> {
     progress.finish();
     let failed: Vec<String> = written.failed.iter().map(|(id, reason)| format!("{id}: {reason}")).collect();
     output::warnings(failed.iter());
+    if written.files.is_empty() {
+        bail!("{}: none of its {} rows can be written; there is no shard", data.display(), rows.len());
+    }
     if written.languages > 0 {
         output::warning(format!("shards do not hold the language of a value; {} values have one", written.languages));
     }
