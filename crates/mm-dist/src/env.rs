@@ -50,6 +50,9 @@ impl Environment {
             Some(variables.slurm()?)
         } else if variables.number("OMPI_COMM_WORLD_SIZE")?.is_some() {
             Some(variables.open_mpi()?)
+        } else if variables.number("RANK")?.is_some() {
+            // Without the number of processes each would train alone, into the same folder.
+            Some(variables.torchrun()?)
         } else {
             None
         };
@@ -220,6 +223,8 @@ mod tests {
         let found = torchrun.unwrap().unwrap();
         assert_eq!((found.rank, found.world_size, found.local_rank, found.attempt), (3, 4, 1, 2));
         assert_eq!((found.address().as_str(), found.agent_store), ("node1:1234", true));
+        let alone = read(&[("RANK", "1")]).unwrap_err().to_string();
+        assert!(alone.contains("WORLD_SIZE") && alone.contains("found nothing"), "{alone}");
         let slurm = read(&[
             ("SLURM_PROCID", "1"),
             ("SLURM_STEP_NUM_TASKS", "2"),

@@ -195,6 +195,32 @@ fn a_variational_autoencoder_in_several_processes_learns_the_weights_of_one() {
 }
 
 #[test]
+fn other_representation_learners_in_several_processes_learn_the_weights_of_one() {
+    let (inputs, _) = VAE.split_at(VAE.find("[model]").unwrap());
+    let image_and_text = inputs.replace("image = \"image\"", "image = \"image\"\ntext = \"text\"");
+    let autoencoder =
+        format!("{inputs}[model]\nkind = \"autoencoder\"\nlatent_dim = 3\nnetwork = {{ hidden_dims = [16] }}\n");
+    let mae = format!(
+        "{inputs}[model]\nkind = \"mae\"\npatch_size = [2, 2]\nembed_dim = 16\nnum_layers = 1\nnum_heads = 2\n\
+         decoder_embed_dim = 8\ndecoder_num_layers = 1\n"
+    );
+    let multimodal_vae = format!(
+        "{image_and_text}[inputs.text]\nkind = \"bag_of_words\"\nmax_features = 20\n[model]\nkind = \"multimodal_vae\"\n\
+         joint_posterior = \"product_of_experts\"\nlatent_dim = 3\n[model.networks]\nimage = {{ hidden_dims = [16] }}\n\
+         text = {{ hidden_dims = [16] }}\n"
+    );
+    for own in [autoencoder, mae, multimodal_vae] {
+        compare("representation", &own, 60, &[]);
+    }
+}
+
+#[test]
+fn averaged_weights_and_early_stopping_are_those_of_one_process() {
+    let settings = ["train.ema_decay=0.9", "train.early_stopping={patience=3}"];
+    compare("prediction", PREDICTION, STEPS, &settings.map(|setting| ["--set", setting]).concat());
+}
+
+#[test]
 fn the_steps_of_each_process_are_profiled() {
     let workspace = workspace();
     workspace.write("config.toml", config("representation", VAE, 6));
