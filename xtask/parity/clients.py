@@ -55,7 +55,7 @@ def main():
     repr_fixtures, reason_fixtures = pathlib.Path(repr_fixtures), pathlib.Path(reason_fixtures)
     words, clip = repr_fixtures / "sentence-max", repr_fixtures / "families/clip-eos-gelu"
     models = {"words": words, "clip": clip, "chat": reason_fixtures / "qwen2_vl-image",
-              "whisper": reason_fixtures / "whisper-english"}
+              "whisper": reason_fixtures / "whisper-english", "ranker": repr_fixtures / "families/bert-reranker"}
     process, url = start(mm, models)
     try:
         check_openai(mm, url, words, image, audio)
@@ -79,7 +79,7 @@ def check_openai(mm, url, words, image, audio):
     expected = [json.loads(line)["embedding"] for line in subprocess.check_output(command, text=True).splitlines()]
     distance = np.abs(np.array([d.embedding for d in found.data]) - np.array(expected)).max()
     assert distance < 1e-6, distance
-    assert {m.id for m in client.models.list()} == {"words", "clip", "chat", "whisper"}
+    assert {m.id for m in client.models.list()} == {"words", "clip", "chat", "whisper", "ranker"}
     uri = "data:image/png;base64," + base64.b64encode(pathlib.Path(image).read_bytes()).decode()
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": "the quick"}]}]
     options = {"model": "chat", "messages": messages, "temperature": 0, "max_tokens": 8}

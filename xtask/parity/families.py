@@ -10,12 +10,15 @@ fixtures. Requires torch, torchvision, transformers 5, sentence-transformers, ti
 from common import *
 
 # ---- text -------------------------------------------------------------------------------------------------------------------
-def text_answers(folder, model, tokenizer, longest, head=None):
+# Short and long, of which one or both are truncated, to an even and an odd number of tokens.
+PAIRS = [(TEXTS[i], TEXTS[j]) for i, j in ((0, 3), (3, 0), (0, 6), (6, 4), (6, 3), (3, 6), (6, 6), (4, 7), (5, 0), (0, 1), (2, 5))] + list(zip(TEXTS[8:], TEXTS[9:]))
+(inputs / "pairs.json").write_text(json.dumps(PAIRS, ensure_ascii=False))
+def text_answers(folder, model, tokenizer, longest, head=None, **more):
     tokenizer.model_max_length = longest; tokenizer.save_pretrained(folder)
     batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=longest, return_tensors="pt")
     feed = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
     o = model(**feed, output_hidden_states=True); h, m = o.last_hidden_state, batch["attention_mask"]
-    answers(folder, text_hidden=h * m[..., None], text=mean(h, m), text_ids=batch["input_ids"].masked_fill(m == 0, -1), text_cls=h[:, 0], text_max=h.masked_fill(m[..., None] == 0, -1e9).max(1).values, text_last=h[torch.arange(len(h)), m.sum(1) - 1], text_layer1=mean(o.hidden_states[1], m), **({"text_logits": head(**feed).logits} if head else {}))
+    answers(folder, text_hidden=h * m[..., None], text=mean(h, m), text_ids=batch["input_ids"].masked_fill(m == 0, -1), text_cls=h[:, 0], text_max=h.masked_fill(m[..., None] == 0, -1e9).max(1).values, text_last=h[torch.arange(len(h)), m.sum(1) - 1], text_layer1=mean(o.hidden_states[1], m), **({"text_logits": head(**feed).logits} if head else {}), **more)
 def text_family(name, Config, Model, make, longest, **sizes):
     @variant(name)
     def _(folder):
@@ -56,8 +59,28 @@ def text_classifier(name, Config, Model, make, longest, **sizes):
 text_classifier("bert/classifier-multi-label", tf.BertConfig, tf.BertForSequenceClassification, word_piece, 21, max_position_embeddings=24, problem_type="multi_label_classification", **small, **labels(5))
 text_classifier("distilbert/classifier", tf.DistilBertConfig, tf.DistilBertForSequenceClassification, word_piece, 20, dim=18, n_layers=2, n_heads=3, hidden_dim=29, max_position_embeddings=22, **labels(2))
 text_classifier("roberta/classifier", tf.RobertaConfig, tf.RobertaForSequenceClassification, byte_bpe, 30, max_position_embeddings=33, pad_token_id=1, type_vocab_size=1, **small, **labels(4))
-text_classifier("xlm-roberta/reranker", tf.XLMRobertaConfig, tf.XLMRobertaForSequenceClassification, unigram, 28, max_position_embeddings=31, pad_token_id=1, type_vocab_size=1, **small, **labels(1))
+text_classifier("camembert/classifier", tf.CamembertConfig, tf.CamembertForSequenceClassification, unigram, 28, max_position_embeddings=31, pad_token_id=1, type_vocab_size=1, **small, **labels(3))
 text_classifier("mpnet/classifier", tf.MPNetConfig, tf.MPNetForSequenceClassification, lambda: word_piece(pad="<pad>", unk="[UNK]", cls="<s>", sep="</s>", mask="<mask>"), 26, max_position_embeddings=31, relative_attention_num_buckets=32, pad_token_id=0, **small, **labels(3))
+def bert_words():
+    """BERT's own tokenizer, which gives token types."""
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder: bare_words(Path(folder)); return tf.BertTokenizer.from_pretrained(folder)
+def unigram_pairs():
+    """XLM-RoBERTa's template of pairs."""
+    tokenizer = unigram(); t = tokenizer.backend_tokenizer
+    t.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[(k, t.token_to_id(k)) for k in ("<s>", "</s>")])
+    return tokenizer
+def reranker(name, Config, Model, make, longest, **sizes):
+    """`pair_scores` are sentence-transformers' own: the sigmoid of the logits."""
+    @variant(name)
+    def _(folder):
+        from sentence_transformers import CrossEncoder
+        tokenizer = make(); model = randomize(Model(Config(vocab_size=len(tokenizer) + 2, **small, **sizes, **labels(1)))); model.save_pretrained(folder); tokenizer.model_max_length = longest; tokenizer.save_pretrained(folder)
+        batch = tokenizer([a for a, _ in PAIRS], [b for _, b in PAIRS], padding=True, truncation=True, max_length=longest, return_tensors="pt"); m = batch["attention_mask"]; types = batch.get("token_type_ids", torch.zeros_like(m))
+        scores = torch.from_numpy(CrossEncoder(str(folder), device="cpu").predict(PAIRS, batch_size=3))
+        text_answers(folder, model.base_model, tokenizer, longest, model, pair_ids=batch["input_ids"].masked_fill(m == 0, -1), pair_types=types.masked_fill(m == 0, -1), pair_logits=model(**batch).logits.squeeze(1), pair_scores=scores)
+reranker("bert/reranker", tf.BertConfig, tf.BertForSequenceClassification, bert_words, 20, max_position_embeddings=24)
+reranker("xlm-roberta/reranker", tf.XLMRobertaConfig, tf.XLMRobertaForSequenceClassification, unigram_pairs, 27, max_position_embeddings=31, pad_token_id=1, type_vocab_size=1)
 
 # ---- tokenizers of older checkpoints: bare vocabularies, without tokenizer.json ---------------------------------------------
 def bare(name, Model, Config, Tokenizer, write, longest, **sizes):

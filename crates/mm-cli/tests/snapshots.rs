@@ -71,6 +71,8 @@ fn json_of_commands_on_pretrained_models_is_as_recorded() {
     record("similarity", &["similarity", "--model", "words", "--text", "a dog", "--text", "fox"], folder);
     let classes = fixture("mm-repr", "families/convnext-v1");
     record("classify", &["classify", "--model", &classes, "--image", "1.png"], folder);
+    let reranker = fixture("mm-repr", "families/bert-reranker");
+    record("rerank", &["rerank", "--model", &reranker, "--query", "a dog", "--text", "a fox"], folder);
     let caption = fixture("mm-reason", "blip-caption");
     record("caption", &["caption", "--model", &caption, "--image", &image, "--max-new-tokens", "3"], folder);
     let answer = fixture("mm-reason", "vilt-vqa");

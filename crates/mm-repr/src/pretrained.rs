@@ -36,7 +36,7 @@ pub struct Pretrained {
     /// Why the scores of its classifier are not of classes, where they are not.
     pub(crate) no_classes: Option<String>,
     /// Its class in transformers, if its config says it.
-    architecture: Option<String>,
+    pub(crate) architecture: Option<String>,
     fingerprint: Fingerprint,
     folder: PathBuf,
     dtype: DType,
@@ -89,7 +89,7 @@ impl Pretrained {
         Ok(Self {
             labels: labels(&config, num_labels(&config)),
             multi_label: scores == Scores::MultiLabel,
-            no_classes: if let Scores::NoClasses(reason) = scores { Some(reason) } else { None },
+            no_classes: scores.no_classes(),
             architecture: config["architectures"][0].as_str().map(ToOwned::to_owned),
             towers,
             contrastive_head,
@@ -227,7 +227,7 @@ impl Pretrained {
 
     /// Runs batches of similar length (sequences) or equal shape (everything else); rows are returned in the order
     /// given.
-    fn run_batched(
+    pub(crate) fn run_batched(
         &self,
         tower: &Tower,
         samples: &[Tensor],

@@ -5,7 +5,7 @@ mod common;
 
 use common::{checkpoint_only, fixtures};
 use mm_core::{Checkpoint, DType, Modality, Pooling, ProcessContext, Source, Tensor};
-use mm_repr::{LoadOptions, Pretrained, locate};
+use mm_repr::{LoadOptions, Pretrained, Relevance, locate};
 use std::path::{Path, PathBuf};
 
 /// The largest absolute difference, divided by the largest expected value.
@@ -14,6 +14,13 @@ fn relative_difference(found: &Tensor, expected: &Tensor) -> f64 {
     let found = found.to_device(mm_core::Device::Cpu).unwrap();
     let largest = expected.abs().unwrap().max().unwrap().to_f64().unwrap();
     found.sub(expected).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap() / largest
+}
+
+/// Rows of different lengths, filled with -1, as the reference outputs are.
+fn padded(mut rows: Vec<Vec<i64>>) -> Tensor {
+    let longest = rows.iter().map(Vec::len).max().unwrap();
+    rows.iter_mut().for_each(|row| row.resize(longest, -1));
+    Tensor::from_vec(&rows.concat(), &[rows.len() as i64, longest as i64]).unwrap()
 }
 
 /// Load options with the device `MM_TEST_DEVICE`, by default the CPU.
@@ -38,6 +45,8 @@ fn variants() -> (PathBuf, Vec<PathBuf>) {
 /// The input files of all variants.
 struct Inputs {
     texts: Vec<Source>,
+    /// Queries and texts.
+    pairs: Vec<(String, String)>,
     images: Vec<Source>,
     audio_16k: Vec<Source>,
     audio_48k: Vec<Source>,
@@ -46,11 +55,12 @@ struct Inputs {
 
 impl Inputs {
     fn open(folder: &Path) -> Self {
-        let texts: Vec<String> =
-            serde_json::from_str(&std::fs::read_to_string(folder.join("texts.json")).unwrap()).unwrap();
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        let texts: Vec<String> = serde_json::from_str(&read("texts.json")).unwrap();
         let files = |names: &[&str]| -> Vec<Source> { names.iter().map(|n| Source::Path(folder.join(n))).collect() };
         Self {
             texts: texts.into_iter().map(Source::Text).collect(),
+            pairs: serde_json::from_str(&read("pairs.json")).unwrap(),
             images: files(&["wide.png", "tall.jpg", "grey.png"]),
             audio_16k: files(&["long16.wav", "short16.wav"]),
             audio_48k: files(&["tone48.wav"]),
@@ -110,14 +120,7 @@ impl Comparison<'_> {
             .map(|t| tower.processor.process(t, &mut ProcessContext::eval()).unwrap().to_vec().unwrap())
             .collect();
         let longest = ids.iter().map(Vec::len).max().unwrap();
-        let flat: Vec<i64> = ids
-            .into_iter()
-            .flat_map(|mut r| {
-                r.resize(longest, -1);
-                r
-            })
-            .collect();
-        self.check("text_ids", Ok(Tensor::from_vec(&flat, &[texts.len() as i64, longest as i64]).unwrap()));
+        self.check("text_ids", Ok(padded(ids)));
         self.check("text", model.embed(&Modality::TEXT, texts, None));
         for (output, pooling) in [("text_cls", Pooling::Cls), ("text_max", Pooling::Max), ("text_last", Pooling::Last)]
         {
@@ -136,6 +139,24 @@ impl Comparison<'_> {
         if self.has("text_layer1") {
             self.check("text_layer1", Pretrained::load_with(folder, first_layer).and_then(|m| m.encode(texts)));
         }
+    }
+
+    /// Tokens and scores of a reranker.
+    fn check_pairs(&mut self, model: &Pretrained, pairs: &[(String, String)]) {
+        if !self.has("pair_logits") {
+            return;
+        }
+        let tokenize = |(query, text): &(String, String)| model.tokenize_pairs(query, std::slice::from_ref(text));
+        let tokens: mm_repr::Result<Vec<_>> = pairs.iter().map(tokenize).collect();
+        let tokens = tokens.unwrap_or_else(|error| panic!("{}: {error}", self.name)).concat();
+        self.check("pair_ids", Ok(padded(tokens.iter().map(|pair| pair.ids.clone()).collect())));
+        self.check("pair_types", Ok(padded(tokens.iter().map(|pair| pair.token_types.clone()).collect())));
+        // In one batch, with padding.
+        let relevance = model.relevance_of_pairs(&tokens).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let values =
+            |value: fn(&Relevance) -> f32| Tensor::from_slice(&relevance.iter().map(value).collect::<Vec<_>>());
+        self.check("pair_logits", values(|one| one.logit).map_err(Into::into));
+        self.check("pair_scores", values(|one| one.score() as f32).map_err(Into::into));
     }
 
     fn check_images(&mut self, model: &Pretrained, images: &[Source]) {
@@ -250,6 +271,7 @@ fn every_family_matches_its_reference_library() {
             }
         };
         comparison.check_text(&model, folder.path(), &inputs.texts);
+        comparison.check_pairs(&model, &inputs.pairs);
         comparison.check_images(&model, &inputs.images);
         comparison.check_audio_and_video(&model, inputs.audio(&name), &inputs.videos);
         comparison.check_bfloat16(&model, folder.path(), &inputs);

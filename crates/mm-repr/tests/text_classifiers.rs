@@ -51,7 +51,7 @@ fn check_probabilities(name: &str, probability: impl Fn(&[f32], usize) -> f32) {
 #[test]
 fn classes_of_texts_are_named_and_scored_as_the_config_says() {
     let softmax = |logits: &[f32], i: usize| logits[i].exp() / logits.iter().map(|x| x.exp()).sum::<f32>();
-    for name in ["distilbert-classifier", "roberta-classifier", "mpnet-classifier"] {
+    for name in ["distilbert-classifier", "roberta-classifier", "camembert-classifier", "mpnet-classifier"] {
         check_probabilities(name, softmax);
     }
     // `problem_type`: each class has a probability of its own.
@@ -89,6 +89,20 @@ fn heads_for_other_tasks_are_no_classifiers_of_texts() {
     assert!(!model.has_classifier(&Modality::TEXT));
     let error = model.classify(&Modality::TEXT, &[Source::Text("a dog".into())]).unwrap_err().to_string();
     assert!(error.contains("this model has no classifier (architectures: BertForTokenClassification)"), "{error}");
+}
+
+#[test]
+fn the_bare_vocabulary_of_camembert_is_refused() {
+    let families = fixtures("families");
+    let folder = checkpoint_only(&families.join("camembert-classifier"));
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let file = "sentencepiece.bpe.model";
+    std::fs::copy(families.join("xlm-roberta-bare-sentencepiece").join(file), folder.path().join(file)).unwrap();
+    let error = Pretrained::load(folder.path()).err().unwrap().to_string();
+    assert!(
+        error.contains("found sentencepiece.bpe.model alone") && error.contains("expected tokenizer.json"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -29,8 +29,8 @@ macro_rules! commands {
 
 commands! {
     "Data": Inspect => inspect, Prepare => prepare, Audit => audit;
-    "Pretrained models": Embed => embed, Similarity => similarity, Classify => classify, Caption => caption, Answer => answer,
-        Transcribe => transcribe, Chat => chat, Merge => merge, Words => words;
+    "Pretrained models": Embed => embed, Similarity => similarity, Classify => classify, Rerank => rerank, Caption => caption,
+        Answer => answer, Transcribe => transcribe, Chat => chat, Merge => merge, Words => words;
     "Training": Train => train, Launch => launch, Fit => fit, FusionSearch => fusion_search;
     "Search": Index => index, Search => search;
     "Serving": Serve => serve;

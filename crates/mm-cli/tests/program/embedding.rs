@@ -57,6 +57,28 @@ fn checkpoint_folders_are_inspected_embedded_and_classified() {
 }
 
 #[test]
+fn checkpoints_are_inspected_with_their_classes_and_as_rerankers() {
+    let workspace = Workspace::new();
+    let model = |name: &str| fixture("mm-repr", &format!("families/{name}")).display().to_string();
+    let about = |name: &str| json_lines(&mm(&["inspect", &model(name), "--json"], workspace.path())).remove(0);
+    let classifier = about("distilbert-classifier");
+    assert_eq!(
+        (&classifier["classes"], &classifier["reranker"]),
+        (&serde_json::json!(["thing 0", "thing 1"]), &false.into())
+    );
+    let reranker = about("bert-reranker");
+    assert_eq!((&reranker["classes"], &reranker["reranker"]), (&serde_json::Value::Null, &true.into()));
+    let text = |name: &str| ok(&mm(&["inspect", &model(name)], workspace.path()));
+    assert!(
+        text("bert-classifier-multi-label")
+            .contains("\n  classes     5: thing 0, thing 1, thing 2, thing 3, thing 4\n")
+    );
+    let (plain, reranker) = (text("bert-gelu"), text("xlm-roberta-reranker"));
+    assert!(reranker.contains("\n  reranker    ") && !reranker.contains("classes"), "{reranker}");
+    assert!(!plain.contains("reranker") && !plain.contains("classes"), "{plain}");
+}
+
+#[test]
 fn texts_are_classified_by_checkpoints_with_a_classifier() {
     let workspace = Workspace::new();
     let model = |name: &str| fixture("mm-repr", &format!("families/{name}")).display().to_string();
@@ -82,6 +104,46 @@ fn texts_are_classified_by_checkpoints_with_a_classifier() {
         (&["--model", &pairs], "--text"),
     ] {
         refused(&[&["classify"], arguments].concat(), workspace.path(), &[wanted]);
+    }
+}
+
+#[test]
+fn texts_are_ranked_by_their_relevance_to_a_query() {
+    let workspace = Workspace::new();
+    let model = |name: &str| fixture("mm-repr", &format!("families/{name}")).display().to_string();
+    let reranker = model("bert-reranker");
+    let texts = ["lazy cafe", "the quick brown fox", "naive dogs"];
+    let mut arguments = vec!["rerank", "--model", &reranker, "--query", "a dog"];
+    arguments.extend(texts.iter().flat_map(|text| ["--text", text]));
+    let found = json(&mm(&[&arguments[..], &["--json"]].concat(), workspace.path()));
+    let results = found["results"].as_array().unwrap();
+    assert_eq!((&found["query"], results.len()), (&"a dog".into(), 3), "{found}");
+    let number = |result: &serde_json::Value, key: &str| result[key].as_f64().unwrap();
+    assert!(results.is_sorted_by(|a, b| number(a, "logit") >= number(b, "logit")), "{found}");
+    for (rank, result) in results.iter().enumerate() {
+        assert_eq!(result["rank"], rank + 1, "{found}");
+        assert_eq!(result["text"], texts[result["index"].as_u64().unwrap() as usize], "{found}");
+        let expected = 1.0 / (1.0 + (-number(result, "logit")).exp());
+        assert!((number(result, "score") - expected).abs() < 1e-6, "{found}");
+    }
+    let text = ok(&mm(&[&arguments[..], &["--k", "1"]].concat(), workspace.path()));
+    assert_eq!(
+        (text.lines().count(), text.trim_end().ends_with(results[0]["text"].as_str().unwrap())),
+        (1, true),
+        "{text}"
+    );
+    let long = "dog ".repeat(100);
+    let output =
+        mm(&["rerank", "--model", &reranker, "--query", "a", "--text", &long, "--text", "b"], workspace.path());
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && warning.contains("1 of 2 texts were truncated"), "{warning}");
+    assert!(warning.contains("at most 20 tokens"), "{warning}");
+    for (name, wanted) in [
+        ("distilbert-classifier", "found DistilBertForSequenceClassification, expected a reranker"),
+        ("convnext-v1", "takes image, not text"),
+    ] {
+        let arguments = ["rerank", "--model", &model(name), "--query", "a", "--text", "b"];
+        refused(&arguments, workspace.path(), &[wanted]);
     }
 }
 

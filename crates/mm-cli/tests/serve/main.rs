@@ -11,6 +11,7 @@ mod limits;
 mod mcp;
 mod memory;
 mod predict;
+mod rerank;
 mod search;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -103,7 +103,7 @@ fn a_checkpoint_with_a_classifier_answers_for_texts_on_both_routes() {
     let server = Server::start(&options, folder, &[]);
     let listed = server.get("/v1/models").json();
     let can = |index: usize| listed["data"][index]["capabilities"].clone();
-    assert_eq!([can(0), can(1), can(2)], [json!(["embed"]), json!(["embed"]), json!(["embed", "classify"])]);
+    assert_eq!([can(0), can(1), can(2)], [json!(["embed"]), json!(["rerank"]), json!(["embed", "classify"])]);
 
     let path = fixture("mm-repr", "families/distilbert-classifier").display().to_string();
     let arguments = ["classify", "--model", &path, "--text", "a dog", "--text", "the quick fox", "--json"];
@@ -137,7 +137,7 @@ fn a_checkpoint_with_a_classifier_answers_for_texts_on_both_routes() {
     server.post("/predict", &json!({"inputs": "a", "model": "score"})).refused_by_tei(
         422,
         "Validation",
-        "which embeds",
+        "which reranks",
     );
     server.post("/predict", &json!({"inputs": "a", "model": "moo"})).refused_by_tei(404, "Validation", "`mood`");
     server.post("/classify", &json!({"text": "a", "candidates": ["dog"]})).refused(400, "labels for texts");

@@ -29,6 +29,8 @@ pub(crate) enum Scores {
     SingleLabel,
     /// Of classes that do not exclude each other.
     MultiLabel,
+    /// Of one class: the relevance of a text to a query, as rerankers give it.
+    Relevance,
     /// Of no classes: the reason.
     NoClasses(String),
 }
@@ -39,16 +41,25 @@ impl Scores {
         let expected = "single_label_classification or multi_label_classification";
         match config["problem_type"].as_str() {
             Some("multi_label_classification") => Self::MultiLabel,
-            None | Some("single_label_classification") if num_labels == 1 => Self::NoClasses(
-                "id2label: found 1 class, a score as rerankers give; expected at least 2 classes, or problem_type = \
-                 multi_label_classification"
-                    .into(),
-            ),
+            None | Some("single_label_classification") if num_labels == 1 => Self::Relevance,
             None | Some("single_label_classification") => Self::SingleLabel,
             Some("regression") => Self::NoClasses(format!(
                 "problem_type: found regression, whose scores are numbers and not of classes; expected {expected}"
             )),
             Some(other) => Self::NoClasses(format!("problem_type: found `{other}`, expected {expected}")),
+        }
+    }
+
+    /// Why they are not of classes, where they are not.
+    pub(crate) fn no_classes(self) -> Option<String> {
+        match self {
+            Self::SingleLabel | Self::MultiLabel => None,
+            Self::Relevance => Some(
+                "id2label: found 1 class, a score as rerankers give; expected at least 2 classes, or problem_type = \
+                 multi_label_classification"
+                    .into(),
+            ),
+            Self::NoClasses(reason) => Some(reason),
         }
     }
 }

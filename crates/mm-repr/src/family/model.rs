@@ -1,7 +1,7 @@
 //! The model that a family builds: one encoder with its processor for each modality.
 
 use super::{builder::ModelBuilder, weight_map::WeightMap};
-use crate::Result;
+use crate::{Result, text::PairProcessor};
 use mm_core::{Checkpoint, Encoder, Features, Input, Module, Processor, Tensor, nn::Linear};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,6 +21,12 @@ pub trait PretrainedEncoder: Encoder {
     /// Class scores before softmax, `[batch, classes]`; `None` without a classifier.
     fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
         self.classifier().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
+    }
+
+    /// Class scores of pairs of texts before softmax or sigmoid, `[batch, classes]`, for token ids and token types
+    /// `[batch, length, 2]`; `None` without a classifier of texts.
+    fn pair_logits(&self, _input: &Input) -> mm_core::Result<Option<Tensor>> {
+        Ok(None)
     }
 
     /// The input of the first block and the output of every block; `None` if the family does not expose them.
@@ -52,12 +58,14 @@ pub struct Tower {
     pub encoder: Box<dyn PretrainedEncoder>,
     /// The prompts that can be asked for by name. `processor` prepends the default one, if there is one.
     pub prompts: BTreeMap<String, NamedPrompt>,
+    /// A query and a text → tokens, where the model is a reranker.
+    pub pairs: Option<PairProcessor>,
 }
 
 impl Tower {
     /// Combines a processor with its encoder.
     pub fn new(processor: impl Processor + 'static, encoder: impl PretrainedEncoder + 'static) -> Self {
-        Self { processor: Arc::new(processor), encoder: Box::new(encoder), prompts: BTreeMap::new() }
+        Self { processor: Arc::new(processor), encoder: Box::new(encoder), prompts: BTreeMap::new(), pairs: None }
     }
 }
 

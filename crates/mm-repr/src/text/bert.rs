@@ -10,12 +10,13 @@
 
 use super::{
     classifier::{HEAD, HeadLayout, TextClassifier},
+    pairs::PairProcessor,
     sentence::SentenceEncoder,
     transformer::{BERT_WEIGHT_MAP, BertConfig, TextTransformer, Variant, text_processor},
 };
 use crate::{
     Result, checkpoint_config,
-    family::{Family, Model, ModelBuilder, NamedPrompt, Tower, WeightMap, detect_prefix},
+    family::{Family, Model, ModelBuilder, NamedPrompt, Scores, Tower, WeightMap, detect_prefix},
 };
 use mm_core::{Checkpoint, nn::Activation};
 use std::{collections::BTreeMap, sync::Arc};
@@ -124,6 +125,9 @@ fn build(b: &ModelBuilder<'_>, config: &BertConfig, variant: Variant, head: Head
     let prompt_length = processor.prompt_length()? as i64;
     let device = b.scope.device();
     let classifier = TextClassifier::new(b, head, config.hidden_size)?;
+    let is_reranker = classifier.is_some() && Scores::of(b.config, b.num_labels()) == Scores::Relevance;
+    let num_token_types = network.num_token_types()?;
+    let pairs = is_reranker.then(|| PairProcessor::new(b, &processor, num_token_types)).transpose()?;
     let encoder = SentenceEncoder::new(b.folder, network, b.layer.is_some(), prompt_length, device)?;
     let encoder = encoder.with_classifier(classifier);
     let mut prompts = BTreeMap::new();
@@ -131,5 +135,5 @@ fn build(b: &ModelBuilder<'_>, config: &BertConfig, variant: Variant, head: Head
         let skipped = (!encoder.pools_prompt()).then(|| processor.prompt_length()).transpose()?;
         prompts.insert(name, NamedPrompt { processor: Arc::new(processor), skipped: skipped.map(|n| n as i64) });
     }
-    Ok(Tower { prompts, ..Tower::new(processor, encoder) }.into())
+    Ok(Tower { prompts, pairs, ..Tower::new(processor, encoder) }.into())
 }

@@ -4,6 +4,7 @@ mod added_tokens;
 mod bert;
 mod classifier;
 mod lstm;
+mod pairs;
 mod prompts;
 mod sentence;
 mod sentencepiece;
@@ -16,6 +17,7 @@ mod word_dropout;
 mod word_tokens;
 
 pub use lstm::{LstmEncoder, LstmEncoderConfig, WordIdProcessor};
+pub use pairs::{PairProcessor, TokenizedPair};
 pub use sentence::SentenceEncoder;
 pub(crate) use source::{read_normalized_text, read_text};
 pub use tfidf::{TfidfConfig, TfidfProcessor};

@@ -239,6 +239,11 @@ impl PretrainedEncoder for SentenceEncoder {
         classifier.logits(&self.inner.encode(input, false)?.values).map(Some)
     }
 
+    fn pair_logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
+        let Some(classifier) = &self.classifier else { return Ok(None) };
+        classifier.logits(&self.inner.encode_pairs(input)?.values).map(Some)
+    }
+
     fn hidden_states(&self, input: &Input) -> mm_core::Result<Option<Vec<Features>>> {
         self.inner.hidden_states(input).map(Some)
     }

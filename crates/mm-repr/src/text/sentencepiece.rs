@@ -142,6 +142,7 @@ pub(super) fn xlm_roberta_tokenizer(file: &Path) -> Result<Tokenizer> {
         normalizers: Vec::new(),
         char_map: &char_map,
         template: "<s> $A </s>",
+        pair: Some("<s> $A </s> </s> $B </s>"),
         special_tokens: &["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
     }
     .tokenizer()
@@ -169,9 +170,17 @@ pub(super) fn siglip_tokenizer(file: &Path, lower_case: bool) -> Result<Tokenize
     normalizers.extend([replace(r"[!-/:-@\[-`{-~]", "")?, replace(r"\s+", " ")?, Strip::new(true, true).into()]);
     let entries = pieces.into_iter().map(|p| (p.text, p.score)).collect();
     let special: Vec<&str> = special.iter().map(String::as_str).collect();
-    Assembly { entries, unknown_id, normalizers, char_map: &char_map, template: "$A </s>", special_tokens: &special }
-        .tokenizer()
-        .map_err(|e| error(e.to_string()))
+    Assembly {
+        entries,
+        unknown_id,
+        normalizers,
+        char_map: &char_map,
+        template: "$A </s>",
+        pair: None,
+        special_tokens: &special,
+    }
+    .tokenizer()
+    .map_err(|e| error(e.to_string()))
 }
 
 /// The parts of a tokenizer.
@@ -184,6 +193,8 @@ struct Assembly<'a> {
     char_map: &'a [u8],
     /// Start and end tokens around the text `$A`.
     template: &'a str,
+    /// The same around two texts, where the model takes them.
+    pair: Option<&'a str>,
     special_tokens: &'a [&'a str],
 }
 
@@ -201,8 +212,12 @@ impl Assembly<'_> {
         let with_id = |token: &str| Some((token.to_owned(), tokenizer.token_to_id(token)?));
         let ends: Vec<_> =
             ["<s>", "</s>"].into_iter().filter(|t| self.template.contains(t)).filter_map(with_id).collect();
-        let template = TemplateProcessing::builder().try_single(self.template)?.special_tokens(ends).build()?;
-        tokenizer.with_post_processor(Some(template));
+        let mut template = TemplateProcessing::builder();
+        template.try_single(self.template)?.special_tokens(ends);
+        if let Some(pair) = self.pair {
+            template.try_pair(pair)?;
+        }
+        tokenizer.with_post_processor(Some(template.build()?));
         let special: Vec<_> = self.special_tokens.iter().map(|t| tokenizers::AddedToken::from(*t, true)).collect();
         tokenizer.add_special_tokens(&special);
         Ok(tokenizer)

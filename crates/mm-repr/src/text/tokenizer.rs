@@ -97,6 +97,16 @@ impl TextProcessor {
         })
     }
 
+    /// The tokenizer, which truncates single texts.
+    pub(super) fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// What is prepended to each text.
+    pub(super) fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
     /// Pads all texts to the limit; the padding is not masked.
     pub(crate) fn pad_to_max_length(mut self) -> Self {
         let pad_id = u32::try_from(self.pad_id).unwrap_or(0);
@@ -217,6 +227,11 @@ fn read_tokenizer(folder: &Path) -> Result<Tokenizer> {
     } else if has("vocab.txt") {
         word_piece_tokenizer(folder, &config)
     } else if has("sentencepiece.bpe.model") {
+        if read_json(&folder.join("config.json"))?["model_type"] == "camembert" {
+            let reason = "found sentencepiece.bpe.model alone, whose ids CamemBERT assigns in its own way; expected \
+                          tokenizer.json, which transformers' AutoTokenizer saves";
+            return Err(Error::folder(folder, reason));
+        }
         let mut tokenizer = sentencepiece::xlm_roberta_tokenizer(&folder.join("sentencepiece.bpe.model"))?;
         add_tokens(&mut tokenizer, folder, &[])?;
         Ok(tokenizer)

@@ -113,8 +113,19 @@ impl TextTransformer {
         self.max_length
     }
 
-    /// The input of the first block `[batch, length, dim]`, and the attention mask.
-    fn embed_tokens(&self, input: &Input, train: bool) -> mm_core::Result<(Tensor, Option<Mask>)> {
+    /// Number of token types; `None` where tokens have none.
+    pub(super) fn num_token_types(&self) -> mm_core::Result<Option<i64>> {
+        self.segments.as_ref().map(|segments| segments.weight().size(0)).transpose()
+    }
+
+    /// The input of the first block `[batch, length, dim]`, and the attention mask. `token_types` are `[batch, length]`;
+    /// without them all tokens are of the first type.
+    fn embed_tokens(
+        &self,
+        input: &Input,
+        token_types: Option<&Tensor>,
+        train: bool,
+    ) -> mm_core::Result<(Tensor, Option<Mask>)> {
         let ids = &input.values;
         let length = ids.size(1)?;
         if length > self.max_length {
@@ -130,7 +141,10 @@ impl TextTransformer {
         };
         let mut x = self.tokens.forward(ids)?.add(&self.positions.forward(&positions)?)?; // [batch, length, dim]
         if let Some(segments) = &self.segments {
-            x = x.add(&segments.weight().select(0, 0)?)?; // all tokens are of the first segment
+            x = match token_types {
+                Some(types) => x.add(&segments.weight().embedding(types)?)?,
+                None => x.add(&segments.weight().select(0, 0)?)?,
+            };
         }
         let x = self.norm.forward(&x, train)?;
         let mask = match &self.relative_bias {
@@ -142,9 +156,24 @@ impl TextTransformer {
 
     /// The input of the first block and the output of every block.
     pub(crate) fn hidden_states(&self, input: &Input) -> mm_core::Result<Vec<Features>> {
-        let (x, mask) = self.embed_tokens(input, false)?;
+        let (x, mask) = self.embed_tokens(input, None, false)?;
         let states = self.blocks.hidden_states(&x, mask.as_ref(), false)?;
         states.into_iter().map(|x| Features::new(x, input.mask.clone())).collect()
+    }
+
+    /// Features of pairs of texts, given as token ids and token types `[batch, length, 2]`.
+    pub(super) fn encode_pairs(&self, input: &Input) -> mm_core::Result<Features> {
+        let ids = Input { values: input.values.select(2, 0)?, mask: input.mask.clone() };
+        let types = input.values.select(2, 1)?;
+        // Padding has the id of the padding token as its type too.
+        let types = input.mask.as_ref().map_or_else(|| Ok(types.clone()), |m| types.mul(&m.to_dtype(DType::I64)?))?;
+        self.run_blocks(&ids, Some(&types), false)
+    }
+
+    fn run_blocks(&self, input: &Input, token_types: Option<&Tensor>, train: bool) -> mm_core::Result<Features> {
+        let (x, mask) = self.embed_tokens(input, token_types, train)?;
+        let x = self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?;
+        Features::new(x, input.mask.clone())
     }
 }
 
@@ -161,11 +190,7 @@ fn relative_bias(table: &Tensor, input: &Input) -> mm_core::Result<Tensor> {
 
 impl Encoder for TextTransformer {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let (x, mask) = self.embed_tokens(input, train)?;
-        Features::new(
-            self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?,
-            input.mask.clone(),
-        )
+        self.run_blocks(input, None, train)
     }
 
     fn dim(&self) -> i64 {

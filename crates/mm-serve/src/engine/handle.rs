@@ -23,6 +23,8 @@ pub(crate) struct ModelInfo {
     pub(crate) family: String,
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) modalities: Vec<Modality>,
+    /// The names of its own classes, or that of a reranker's score.
+    pub(crate) labels: Vec<String>,
     /// Raw value → sample, for models that embed.
     pub(crate) processors: BTreeMap<Modality, Arc<dyn Processor>>,
     /// The prompts of texts that requests may name.

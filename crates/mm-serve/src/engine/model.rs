@@ -17,6 +17,8 @@ use utoipa::ToSchema;
 pub(crate) enum Capability {
     /// Vectors of its modalities.
     Embed,
+    /// The relevance of texts to a query.
+    Rerank,
     /// Classes of its own.
     Classify,
     /// Classes by name: its modalities share a space with text.
@@ -38,6 +40,7 @@ impl Capability {
     pub(crate) fn verb(self) -> &'static str {
         match self {
             Self::Embed => "embeds",
+            Self::Rerank => "reranks",
             Self::Classify => "classifies",
             Self::ZeroShot => "classifies by candidate labels",
             Self::Caption => "captions",
@@ -107,8 +110,10 @@ impl LoadedModel {
 
     /// What it can be asked for.
     pub(super) fn capabilities(&self) -> Vec<Capability> {
-        use Capability::{Answer, Caption, Chat, Classify, Embed, Predict, Transcribe, ZeroShot};
+        use Capability::{Answer, Caption, Chat, Classify, Embed, Predict, Rerank, Transcribe, ZeroShot};
         match self {
+            // Its encoder is trained on pairs: vectors of single texts would say little.
+            Self::Encoder(model) if model.is_reranker() => vec![Rerank],
             Self::Encoder(model) => {
                 let classifies = model.modalities().iter().any(|modality| model.has_classifier(modality));
                 let others = [(Classify, classifies), (ZeroShot, model.contrastive_head.is_some())];
@@ -122,6 +127,15 @@ impl LoadedModel {
             Self::Predictor(_) => vec![Predict],
             Self::Run(run) if run.as_embedder().is_some() => vec![Embed],
             Self::Run(_) => Vec::new(),
+        }
+    }
+
+    /// The names of a checkpoint's own classes, or that of a reranker's score; empty where it has neither.
+    pub(super) fn labels(&self) -> Vec<String> {
+        let classifies = |model: &Pretrained| model.modalities().iter().any(|modality| model.has_classifier(modality));
+        match self {
+            Self::Encoder(model) if model.is_reranker() || classifies(model) => model.labels.clone(),
+            _ => Vec::new(),
         }
     }
 

@@ -135,6 +135,22 @@ impl ModelPool {
         self.find(name, capability)
     }
 
+    /// Like [`Self::find_for`], with another capability where there is no model with the preferred one.
+    pub(crate) fn find_for_either(
+        &self,
+        name: Option<&str>,
+        [preferred, other]: [Capability; 2],
+        modalities: &[Modality],
+    ) -> Result<(&ModelHandle, Arc<ModelInfo>), ApiError> {
+        match self.find_for(name, preferred, modalities) {
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Invalid) => {
+                self.find_for(name, other, modalities)
+            }
+            // An error while models are loaded too: it is not known yet what they can.
+            found => found,
+        }
+    }
+
     /// The model whose vectors are those of a fingerprint.
     pub(crate) fn by_fingerprint(&self, fingerprint: &str) -> Option<(&ModelHandle, Arc<ModelInfo>)> {
         let mut loaded = self.models.iter().filter_map(|model| Some((model.as_ref(), model.loaded()?)));

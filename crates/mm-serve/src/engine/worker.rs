@@ -204,6 +204,7 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
         family: model.family(),
         capabilities,
         modalities,
+        labels: model.labels(),
         processors,
         // A model that takes no text has none.
         prompts: prompts.unwrap_or_default(),

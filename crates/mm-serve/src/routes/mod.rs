@@ -16,6 +16,7 @@ mod search;
 mod tei;
 mod tei_input;
 mod tei_predict;
+mod tei_rerank;
 
 use crate::{
     error::{ApiError, Kind},
@@ -50,7 +51,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .routes(routes!(openai::transcriptions::transcriptions))
         .routes(routes!(tei::embed))
         .routes(routes!(tei::embed_all))
-        .routes(routes!(tei::rerank))
+        .routes(routes!(tei_rerank::rerank))
         .routes(routes!(tei::similarity))
         .routes(routes!(tei_predict::predict))
         .routes(routes!(tei::info))

@@ -16,8 +16,8 @@ use axum::{
 use mm_core::{Modality, ProcessContext, Source};
 use mm_data::process_catching_panics;
 use mm_repr::NamedPrompt;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -170,58 +170,6 @@ pub(crate) async fn embed_all(
     Ok(Json(features.await?))
 }
 
-/// A query and the texts to be ranked.
-#[derive(Deserialize, ToSchema)]
-pub(crate) struct RerankRequest {
-    query: String,
-    texts: Vec<String>,
-    /// Whether the texts are in the answer.
-    #[serde(default)]
-    return_text: bool,
-    #[serde(flatten)]
-    options: TextOptions,
-    /// The model; the first that embeds when absent.
-    #[serde(default)]
-    model: Option<String>,
-}
-
-/// A ranked text.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Rank {
-    index: usize,
-    /// The cosine of its vector and the query's.
-    score: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
-}
-
-/// Texts by the cosine of their vectors with the query's, best first.
-#[utoipa::path(post, path = "/rerank", tag = "text-embeddings-inference", request_body(
-    content = RerankRequest, example = json!({"query": "a dog", "texts": ["a puppy", "a train"]})
-), responses(
-    (status = 200, description = "The texts, best first", body = Vec<Rank>),
-    (status = 413, description = "More than the server takes"),
-    (status = 422, description = "Not what the model takes")
-))]
-pub(crate) async fn rerank(
-    State(state): State<Shared>,
-    TextBody(request): TextBody<RerankRequest>,
-) -> TeiResult<Vec<Rank>> {
-    let RerankRequest { query, texts, return_text, options, model } = request;
-    options.refuse_prompt()?;
-    if texts.is_empty() {
-        return Err(ApiError::invalid("texts", "none", "at least one").into());
-    }
-    let found = state.pool.find_for(model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
-    options.check(&state, &found.1, &texts, "texts").await?;
-    options.check(&state, &found.1, std::slice::from_ref(&query), "query").await?;
-    let scores = cosines(&state, found, query, texts.clone(), "texts").await?;
-    let rank = |(index, (score, text))| Rank { index, score, text: return_text.then_some(text) };
-    let mut ranks: Vec<Rank> = scores.into_iter().zip(texts).enumerate().map(rank).collect();
-    ranks.sort_by(|a, b| b.score.total_cmp(&a.score));
-    Ok(Json(ranks))
-}
-
 /// A sentence and those that it is compared with.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct SimilarityRequest {
@@ -257,7 +205,8 @@ pub(crate) async fn similarity(
     Ok(Json(cosines(&state, found, source_sentence, sentences, "inputs").await?))
 }
 
-async fn cosines(
+/// The cosines of texts' vectors with the query's, in the order of the texts.
+pub(super) async fn cosines(
     state: &AppState,
     found: (&ModelHandle, Arc<ModelInfo>),
     query: String,
@@ -274,17 +223,32 @@ async fn cosines(
 
 /// What the server is, in text-embeddings-inference's form.
 #[utoipa::path(get, path = "/info", tag = "text-embeddings-inference", responses(
-    (status = 200, description = "The first model that embeds, and the limits", body = Object),
+    (status = 200, description = "The first model that embeds, or else reranks, and the limits", body = Object),
     (status = 503, description = "Models are being loaded")
 ))]
 pub(crate) async fn info(State(state): State<Shared>) -> TeiResult<Value> {
-    let (_, info) = state.pool.find(None, Capability::Embed)?;
+    let (_, info) = state.pool.find_for_either(None, [Capability::Embed, Capability::Rerank], &[])?;
     Ok(Json(json!({
         "model_id": info.name, "model_sha": info.fingerprint, "model_dtype": "float32",
-        "model_type": {"embedding": {}},
+        "model_type": model_type(&info),
         "max_concurrent_requests": state.limits.max_requests, "max_batch_tokens": state.limits.max_batch_tokens,
         "max_batch_requests": null, "max_client_batch_size": state.limits.max_inputs, "auto_truncate": true,
         "tokenization_workers": state.decoders.current_num_threads(), "version": env!("CARGO_PKG_VERSION"),
         "device": state.device,
     })))
+}
+
+/// What a model is: rerankers and models with classes of their own state these, `0` to the last.
+fn model_type(info: &ModelInfo) -> Value {
+    let kind = if info.can(Capability::Rerank) {
+        "reranker"
+    } else if info.can(Capability::Classify) {
+        "classifier"
+    } else {
+        return json!({"embedding": {}});
+    };
+    let labels = || info.labels.iter().enumerate();
+    let names: Map<String, Value> = labels().map(|(id, label)| (id.to_string(), json!(label))).collect();
+    let ids: Map<String, Value> = labels().map(|(id, label)| (label.clone(), json!(id))).collect();
+    json!({kind: {"id2label": names, "label2id": ids}})
 }

@@ -69,6 +69,21 @@ impl TextOptions {
         }
     }
 
+    /// Whether longer texts than the model's are cut.
+    pub(super) fn truncates(&self) -> bool {
+        self.truncate != Some(false)
+    }
+
+    /// Refuses to cut the start of a text.
+    pub(super) fn check_direction(&self) -> Result<(), ApiError> {
+        match self.truncation_direction.as_deref() {
+            Some(other) if !other.eq_ignore_ascii_case("right") => {
+                Err(ApiError::invalid("truncation_direction", shortened(other), "Right"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses options that models of mm do not have, and with `"truncate": false` texts that the model would cut.
     pub(super) async fn check(
         &self,
@@ -77,12 +92,9 @@ impl TextOptions {
         texts: &[String],
         param: &str,
     ) -> Result<(), ApiError> {
-        let direction = self.truncation_direction.as_deref();
-        if let Some(other) = direction.filter(|direction| !direction.eq_ignore_ascii_case("right")) {
-            return Err(ApiError::invalid("truncation_direction", shortened(other), "Right"));
-        }
+        self.check_direction()?;
         let prompt = self.prompt(info)?;
-        if self.truncate != Some(false) {
+        if self.truncates() {
             return Ok(());
         }
         let processor = prompt.map_or(info.processor(&Modality::TEXT)?, |prompt| &prompt.processor).clone();

@@ -6,6 +6,9 @@ use mm_core::{Modality, Role};
 use serde_json::json;
 use std::{collections::BTreeMap, path::Path};
 
+/// Names of classes that are shown; `--json` has all.
+const MAX_CLASSES: usize = 8;
+
 pub(crate) fn inspect(dir: &Path, context: &Context) -> Result<()> {
     let place = mm_repr::ModelPaths::resolve(dir)?;
     let config = mm_repr::read_json(&place.files.join("config.json"))?;
@@ -33,11 +36,13 @@ fn inspect_encoder(
     for modality in model.modalities() {
         dims.insert(modality.to_string(), model.tower(&modality)?.encoder.dim());
     }
+    let classifies = model.modalities().iter().any(|modality| model.has_classifier(modality));
+    let classes = classifies.then_some(&model.labels);
     if context.json {
         output::line(json!({
             "model": dir, "family": model.family, "parameters": parameters, "bytes": 4 * parameters,
             "inputs": dims.keys().collect::<Vec<_>>(), "outputs": "features", "dims": dims, "dual_encoder": model.contrastive_head.is_some(),
-            "unused_tensors": model.unexpected_keys, "adapter": place.adapter,
+            "classes": classes, "reranker": model.is_reranker(), "unused_tensors": model.unexpected_keys, "adapter": place.adapter,
         }));
         return Ok(());
     }
@@ -48,8 +53,20 @@ fn inspect_encoder(
     if model.contrastive_head.is_some() {
         output::line("  space       shared by its modalities (mm classify --candidates)");
     }
+    if let Some(classes) = classes {
+        output::line(format!("  classes     {}", summary(classes)));
+    }
+    if model.is_reranker() {
+        output::line("  reranker    scores the relevance of texts to a query (mm rerank)");
+    }
     print_unused(&model.unexpected_keys);
     Ok(())
+}
+
+/// The number of classes and the first names.
+fn summary(classes: &[String]) -> String {
+    let shown = classes.iter().take(MAX_CLASSES).map(String::as_str).collect::<Vec<_>>().join(", ");
+    format!("{}: {shown}{}", classes.len(), if classes.len() > MAX_CLASSES { ", …" } else { "" })
 }
 
 fn inspect_generative(dir: &Path, place: &mm_repr::ModelPaths, context: &Context) -> Result<()> {
@@ -89,5 +106,18 @@ fn print_unused(names: &[String]) {
     output::line(format!("  unused      {} tensors{}", names.len(), if names.is_empty() { "" } else { ":" }));
     for name in names.iter().take(20) {
         output::line(format!("              {name}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_classes_the_first_are_named() {
+        let classes = |count: usize| (0..count).map(|index| format!("class {index}")).collect::<Vec<_>>();
+        assert_eq!(summary(&classes(2)), "2: class 0, class 1");
+        assert!(summary(&classes(8)).ends_with(", class 7"));
+        assert!(summary(&classes(1000)).starts_with("1000: class 0") && summary(&classes(9)).ends_with("class 7, …"));
     }
 }

@@ -1,0 +1,127 @@
+//! `/rerank` of text-embeddings-inference: texts by their relevance to a query, as a reranker scores it, else by the
+//! cosine of their vectors.
+
+use super::{
+    tei::{TeiResult, cosines},
+    tei_input::{TextBody, TextOptions},
+};
+use crate::{
+    embed::check_count,
+    engine::{Capability, LoadedModel, ModelHandle},
+    error::ApiError,
+    media::read_source,
+    state::{AppState, Shared},
+};
+use axum::{Json, extract::State};
+use mm_core::Modality;
+use mm_repr::Relevance;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A query and the texts to be ranked.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct RerankRequest {
+    query: String,
+    texts: Vec<String>,
+    /// Whether the scores of a reranker are its logits instead of their sigmoids; cosines are as they are.
+    #[serde(default)]
+    raw_scores: bool,
+    /// Whether the texts are in the answer.
+    #[serde(default)]
+    return_text: bool,
+    #[serde(flatten)]
+    options: TextOptions,
+    /// The model; when absent the first reranker, else the first that embeds texts.
+    #[serde(default)]
+    model: Option<String>,
+}
+
+/// A ranked text.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Rank {
+    index: usize,
+    /// Its relevance as the reranker scores it, from 0 to 1 without `raw_scores`; else the cosine of its vector and the
+    /// query's.
+    score: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+/// A score, and what the texts are ordered by: the sigmoids of large logits are equal.
+struct Scored {
+    order: f64,
+    score: f64,
+}
+
+/// Texts by their relevance to the query, best first: that of a reranker, else the cosine of their vectors with the
+/// query's.
+#[utoipa::path(post, path = "/rerank", tag = "text-embeddings-inference", request_body(
+    content = RerankRequest, example = json!({"query": "a dog", "texts": ["a puppy", "a train"]})
+), responses(
+    (status = 200, description = "The texts, best first", body = Vec<Rank>),
+    (status = 413, description = "More than the server takes"),
+    (status = 422, description = "Not what the model takes")
+))]
+pub(crate) async fn rerank(
+    State(state): State<Shared>,
+    TextBody(request): TextBody<RerankRequest>,
+) -> TeiResult<Vec<Rank>> {
+    request.options.refuse_prompt()?;
+    request.options.check_direction()?;
+    if request.texts.is_empty() {
+        return Err(ApiError::invalid("texts", "none", "at least one").into());
+    }
+    let capabilities = [Capability::Rerank, Capability::Embed];
+    let (model, info) = state.pool.find_for_either(request.model.as_deref(), capabilities, &[Modality::TEXT])?;
+    let RerankRequest { query, texts, raw_scores, return_text, options, .. } = request;
+    let scores = if info.can(Capability::Rerank) {
+        let relevance = relevance(&state, model, query, texts.clone(), options.truncates()).await?;
+        let scored = |relevance: Relevance| {
+            let logit = f64::from(relevance.logit);
+            Scored { order: logit, score: if raw_scores { logit } else { relevance.score() } }
+        };
+        relevance.into_iter().map(scored).collect::<Vec<_>>()
+    } else {
+        options.check(&state, &info, &texts, "texts").await?;
+        options.check(&state, &info, std::slice::from_ref(&query), "query").await?;
+        let cosines = cosines(&state, (model, info), query, texts.clone(), "texts").await?;
+        cosines.into_iter().map(|cosine| Scored { order: cosine, score: cosine }).collect()
+    };
+    let mut ranked: Vec<(usize, (Scored, String))> = scores.into_iter().zip(texts).enumerate().collect();
+    // Stable: of equal scores the first text comes first.
+    ranked.sort_by(|(_, (a, _)), (_, (b, _))| b.order.total_cmp(&a.order));
+    let rank = |(index, (scored, text)): (usize, (Scored, String))| Rank {
+        index,
+        score: scored.score,
+        text: return_text.then_some(text),
+    };
+    Ok(Json(ranked.into_iter().map(rank).collect()))
+}
+
+/// The relevance of texts to a query by a reranker. Longer pairs than it takes are refused unless `truncates`.
+async fn relevance(
+    state: &AppState,
+    model: &ModelHandle,
+    query: String,
+    texts: Vec<String>,
+    truncates: bool,
+) -> Result<Vec<Relevance>, ApiError> {
+    check_count(state, texts.len())?;
+    read_source(state, &Modality::TEXT, &query, "query").await?;
+    for text in &texts {
+        read_source(state, &Modality::TEXT, text, "texts").await?;
+    }
+    let relevance = model.call(move |model| {
+        let LoadedModel::Encoder(encoder) = model else {
+            return Err(ApiError::internal("a model that does not rerank was asked to"));
+        };
+        let pairs = encoder.tokenize_pairs(&query, &texts)?;
+        if !truncates && let Some((index, pair)) = pairs.iter().enumerate().find(|(_, pair)| pair.is_truncated) {
+            let found = "a longer text with the query than the model takes";
+            let expected = format!("at most {} tokens together, or \"truncate\": true", pair.ids.len());
+            return Err(ApiError::too_large(&format!("texts[{index}]"), found, expected));
+        }
+        Ok(encoder.relevance_of_pairs(&pairs)?)
+    });
+    relevance.await
+}
