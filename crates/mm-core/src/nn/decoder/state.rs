@@ -123,7 +123,7 @@ impl DecoderState {
     /// One state with the rows of several, whose prompts may differ in length. Each must have as many rows as contexts
     /// and must not have generated yet. Their caches are freed block by block, so that they are not in memory twice.
     pub fn concat_left_padded(states: Vec<Self>, device: Device) -> Result<Self> {
-        let max = |of: &dyn Fn(&Self) -> i64| states.iter().map(|s| of(s)).max().unwrap_or(0);
+        let max = |of: &dyn Fn(&Self) -> i64| states.iter().map(of).max().unwrap_or(0);
         let (cached, position) = (max(&Self::cached), max(&Self::position));
         let per_row = |of: &dyn Fn(&Self) -> i64| -> Result<Tensor> {
             let all: Vec<i64> = states.iter().flat_map(|s| std::iter::repeat_n(of(s), s.rows as usize)).collect();
