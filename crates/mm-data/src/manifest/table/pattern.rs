@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 const MAX_FILES: usize = 1_000_000;
 
 /// The files of a pattern, in order: `{000..123}` counts with leading zeros, `{0..8..2}` in steps, `{9..0}` downwards,
-/// `{a..f}` are letters, `{a,b}` is a list, several braces are combined, and lists may hold braces. A path that exists is itself, whatever is in its name.
+/// `{a..f}` are letters, `{a,b}` is a list, several braces are combined, and lists may hold braces. A path that exists is
+/// itself, whatever is in its name.
 ///
 /// ```
 /// use mm_data::expand_braces;
@@ -90,8 +91,7 @@ fn alternatives(inside: &str) -> Result<Vec<String>, String> {
     Ok(all)
 }
 
-/// The names of `{1..9}`, `{a..z}` or, every second one, `{1..9..2}`; from the second end to the first where that is the
-/// smaller one.
+/// The names of a range (`1..9`, `a..z`), every second one of `1..9..2`; downwards where the first end is the greater one.
 fn range(inside: &str) -> Result<Vec<String>, String> {
     let invalid = |reason: &str| format!("the range `{{{inside}}}`, {reason}");
     let (first, last, step) = match inside.split("..").collect::<Vec<_>>()[..] {
