@@ -61,6 +61,7 @@ pub use tensor::{
     parallel_tensors,
 };
 pub use traits::{
-    AttentionStep, DecodedAudio, DecodedImage, EncodedFile, Encoder, GenerativeDecoder, InputSet, LossOutput, Module,
-    ProcessContext, Processor, Reasoner, ReasonerOutput, RepresentationLearner, Source, TrainingObjective, read_part,
+    AttentionStep, ChunkedLoss, DecodedAudio, DecodedImage, EncodedFile, Encoder, GenerativeDecoder, InputSet,
+    LossOutput, Module, ProcessContext, Processor, Reasoner, ReasonerOutput, RepresentationLearner, Source,
+    TrainingObjective, read_part,
 };

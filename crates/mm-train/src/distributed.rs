@@ -67,6 +67,24 @@ impl Ranks {
         Ok(())
     }
 
+    /// The backward pass of the last of several losses of a batch, after those of the others, which ran without the other
+    /// processes; then the gradients of all of them are the means of the processes'.
+    pub(crate) fn backward_last(&self, loss: Option<&Tensor>, parameters: &[Tensor]) -> Result<()> {
+        if self.0.is_none() {
+            return self.backward(loss);
+        }
+        let mut sum = loss.cloned();
+        // The reducer sends the gradients of what a loss reaches.
+        for parameter in parameters.iter().filter(|parameter| parameter.grad().is_some()) {
+            let zero = parameter.sum()?.mul_scalar(0.0)?;
+            sum = Some(match sum {
+                Some(sum) => sum.add(&zero)?,
+                None => zero,
+            });
+        }
+        self.backward(sum.as_ref())
+    }
+
     /// Sums of logged values with their counts, over all processes.
     pub(crate) fn sum(&self, own: BTreeMap<String, (f64, u64)>) -> Result<BTreeMap<String, (f64, u64)>> {
         let Some((group, _)) = &self.0 else { return Ok(own) };

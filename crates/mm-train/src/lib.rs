@@ -13,6 +13,7 @@ mod ema;
 mod error;
 mod flatten;
 mod optim;
+mod passes;
 mod profile;
 mod progress;
 mod run;

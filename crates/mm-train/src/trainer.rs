@@ -2,13 +2,9 @@
 
 use crate::{
     BatchSource, EarlyStopping, Ema, Error, MetricDirection, MetricRecord, Optimizer, Progress, Result, Run,
-    TrainConfig, TrainState, distributed::Ranks, ema::model_tensors, profile::StepProfile,
+    TrainConfig, TrainState, distributed::Ranks, ema::model_tensors, passes::Passes, profile::StepProfile,
 };
-use mm_core::{
-    LossOutput, Params, Tensor, TrainingObjective, autocast,
-    distributed::{with_divided_work, with_process_group},
-    no_grad, seed,
-};
+use mm_core::{Params, Tensor, TrainingObjective, distributed::with_divided_work, no_grad, seed};
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
@@ -121,6 +117,9 @@ impl LogWindow {
 ///
 /// The order of samples, augmentation and dropout are functions of the seed and the step, so that a run that was
 /// stopped and resumed ends with the same weights as an uninterrupted one. See the [crate's example](crate).
+///
+/// Where the objective gives a batch in [chunks](TrainingObjective::chunks), its gradients are computed by gradient
+/// caching: the memory of a chunk, the gradients of the whole batch, and one more forward pass.
 ///
 /// # Several processes
 /// Inside of [`mm_dist::with_group`], each process has its part of every batch ([`BatchSource`]), gradients are averaged
@@ -305,18 +304,18 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
             let Some(batch) = batches.next() else { break };
             let (batch, is_part) = self.source.synchronize(batch?)?;
             self.state.batch += 1;
-            let output = self.forward(&batch, count, is_part)?;
+            let objective = self.objective;
+            let forward = self.passes(count, is_part).forward(objective, &batch)?;
             let own_ids = self.source.sample_ids(&batch);
-            let own_loss = output.as_ref().map(|(loss, _)| loss.to_f64()).transpose()?;
+            let own_loss = forward.output.as_ref().map(|(loss, _)| loss.to_f64()).transpose()?;
             let status = self.ranks.exchange(own_loss, stop.load(Ordering::Relaxed), own_ids.len(), is_part)?;
             step.stop |= status.stop;
             let Some(loss) = status.loss else { continue };
             ids.extend(own_ids);
             self.check_finite(loss, &ids, run)?;
-            let (own, parts) = output.unzip();
             let scale = 1.0 / self.config.gradient_accumulation_steps as f64;
-            let own = own.map(|loss| loss.mul_scalar(scale)).transpose()?;
-            self.ranks.backward(own.as_ref())?;
+            forward.backward(scale, &self.ranks, &self.optimizer.parameters())?;
+            let parts = forward.output.map(|(_, parts)| parts);
             for (name, value) in parts.into_iter().flatten().chain([("loss".to_owned(), loss)]) {
                 self.log.add(name, value);
             }
@@ -344,17 +343,15 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         Ok(Some(StepResult { loss: step.loss / count as f64, grad_norm, lr, ..step }))
     }
 
-    /// The loss of a batch, the `index`-th of its step, and values to log.
-    fn forward(&self, batch: &S::Batch, index: usize, is_part: bool) -> Result<Option<LossOutput>> {
+    /// How the passes of the `index`-th batch of a step are run.
+    fn passes(&self, index: usize, is_part: bool) -> Passes {
         // Dropout depends on the step, so that a resumed run samples the same masks, and on the part of the batch.
         let mut parts = vec![self.config.seed, self.state.step, index as u64];
         if is_part && self.ranks.rank() > 0 {
             parts.push(self.ranks.rank() as u64);
         }
-        seed::manual_seed(seed::derive_seed(&parts));
-        let forward = || self.objective.loss(batch, true);
-        let forward = || if self.autocast { autocast(self.params.device(), forward) } else { forward() };
-        Ok(if is_part { forward() } else { with_process_group(None, forward) }?)
+        let autocast = self.autocast.then(|| self.params.device());
+        Passes { seed: seed::derive_seed(&parts), autocast, is_part }
     }
 
     /// Evaluates the model (its moving average if there is one) and saves it as `best` if it is the best so far.

@@ -11,6 +11,9 @@ use mm_core::Tensor;
 /// but the last. `encode(chunk)` returns both modalities' embeddings of a chunk and must return the same values both
 /// times (seed dropout with the chunk's index).
 ///
+/// For a training loop of your own; `mm_train::Trainer` does the same for objectives that give a batch in
+/// [chunks](mm_core::TrainingObjective::chunks).
+///
 /// From *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup* (Gao et al., 2021,
 /// <https://arxiv.org/abs/2101.06983>).
 ///

@@ -16,7 +16,7 @@ use std::{
 const STEPS: u64 = 200;
 
 /// Eight rows for training and four for validation, of which some lack a modality.
-fn workspace() -> Workspace {
+pub(crate) fn workspace() -> Workspace {
     let workspace = Workspace::new();
     let lines = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
     let mut rows = String::new();
@@ -41,7 +41,7 @@ fn workspace() -> Workspace {
     workspace
 }
 
-const RETRIEVAL: &str = r#"
+pub(crate) const RETRIEVAL: &str = r#"
 [towers.image]
 encoder = { kind = "cnn", image_size = 16, channels = [8, 8], dropout = 0.0 }
 projection = { hidden_dim = 16, dropout = 0.0 }
@@ -106,7 +106,7 @@ network = { hidden_dims = [16] }
 /// A config of a task, whose batches have `batch_size` rows. AdamW divides gradients by their own size: with its default
 /// `eps` of 1e-8, those of a few 1e-8 (of units that the image hardly moves) are the rounding of the processor's
 /// convolutions, which differs with the number of rows, scaled up to whole steps.
-fn config(task: &str, own: &str, batch_size: usize) -> String {
+pub(crate) fn config(task: &str, own: &str, batch_size: usize) -> String {
     let top = if task == "retrieval" { "embed_dim = 8\n" } else { "" };
     let (before, tables) = own.split_at(own.find("\n[").unwrap());
     format!(
@@ -117,7 +117,7 @@ fn config(task: &str, own: &str, batch_size: usize) -> String {
 }
 
 /// `mm train` in some processes, to the end of the epochs that have `STEPS` steps.
-fn train(workspace: &Workspace, world_size: usize, out: &str, more: &[&str]) -> Output {
+pub(crate) fn train(workspace: &Workspace, world_size: usize, out: &str, more: &[&str]) -> Output {
     let nproc = world_size.to_string();
     let launch = ["launch", "--nproc", &nproc, "--", "mm"];
     let launch = if world_size > 1 { &launch[..] } else { &[] };
@@ -125,7 +125,7 @@ fn train(workspace: &Workspace, world_size: usize, out: &str, more: &[&str]) -> 
     mm(&[launch, &train[..], more].concat(), workspace.path())
 }
 
-fn assert_same_weights(folder: &Path, expected: &str, found: &str, tolerance: f64) {
+pub(crate) fn assert_same_weights(folder: &Path, expected: &str, found: &str, tolerance: f64) {
     let open = |run: &str| Checkpoint::open(folder.join(run).join("checkpoints/last.safetensors")).unwrap();
     let (expected, found) = (open(expected), open(found));
     assert_eq!(expected.names().count(), found.names().count());
@@ -143,13 +143,17 @@ fn assert_same_weights(folder: &Path, expected: &str, found: &str, tolerance: f6
 
 /// Two and three processes learn the weights of one in so many steps.
 fn compare(task: &str, own: &str, steps: u64, more: &[&str]) {
-    let workspace = workspace();
+    compare_in(&workspace(), task, own, steps, more);
+}
+
+/// The same with the `data.jsonl` of a workspace, of which 7 to 12 rows are for training.
+pub(crate) fn compare_in(workspace: &Workspace, task: &str, own: &str, steps: u64, more: &[&str]) {
     // 8 training rows: with 6 in a batch, three processes have 2 rows each, then none has a part of the last 2.
     workspace.write("config.toml", config(task, own, 6));
     let epochs = format!("train.epochs={}", steps / 2);
     let more = [more, &["--set", &epochs]].concat();
     for world_size in 1..=3 {
-        let output = train(&workspace, world_size, &format!("run-{world_size}"), &more);
+        let output = train(workspace, world_size, &format!("run-{world_size}"), &more);
         assert!(output.status.success(), "{task} in {world_size} processes: {}", text(&output));
         if world_size > 1 {
             assert_same_weights(workspace.path(), "run-1", &format!("run-{world_size}"), 1e-5);

@@ -10,6 +10,7 @@ mod datasets;
 mod distributed;
 mod embedding;
 mod generation;
+mod gradient_caching;
 mod index;
 mod index_import;
 mod prediction;

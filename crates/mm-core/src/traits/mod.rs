@@ -14,4 +14,4 @@ pub use processor::{ProcessContext, Processor};
 pub use reasoner::{AttentionStep, Reasoner, ReasonerOutput};
 pub use representation::{GenerativeDecoder, InputSet, RepresentationLearner};
 pub use source::{EncodedFile, Source, read_part};
-pub use training::{LossOutput, TrainingObjective};
+pub use training::{ChunkedLoss, LossOutput, TrainingObjective};

@@ -152,6 +152,11 @@ pub struct RetrievalConfig {
     /// Dimension of the shared space.
     #[serde(default = "default_embed_dim")]
     pub embed_dim: PositiveInt,
+    /// Rows of a batch that are embedded at once in training, where these are fewer: activations take the memory of so
+    /// many rows, while the loss and its gradients are those of the whole batch (gradient caching). All at once when
+    /// absent.
+    #[serde(default)]
+    pub mini_batch_size: Option<PositiveInt>,
     /// The contrastive loss of each pair of modalities.
     #[serde(default)]
     pub loss: ContrastiveConfig,
@@ -218,6 +223,13 @@ impl TaskConfig for RetrievalConfig {
             if attention.query_modality == attention.key_modality {
                 let found = format!("{} twice", attention.query_modality);
                 return Err(Error::invalid("cross_attention", found, "two different modalities"));
+            }
+            if self.mini_batch_size.is_some() {
+                let hint = "cross attention compares the positions of all rows of a batch; choose a smaller \
+                            loader.batch_size instead";
+                return Err(
+                    Error::invalid("mini_batch_size", "cross_attention as well", "one of the two").with_hint(hint)
+                );
             }
         }
         self.validate_ngrams()

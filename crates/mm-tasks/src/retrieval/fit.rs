@@ -6,7 +6,7 @@ use crate::{
     fit::{TaskTrainer, TrainingData, run_training},
     task::{FitContext, FitOutcome},
 };
-use mm_core::{LossOutput, Modality, Params, Processor, TrainingObjective, distributed::rank_zero_first};
+use mm_core::{ChunkedLoss, LossOutput, Modality, Params, Processor, TrainingObjective, distributed::rank_zero_first};
 use mm_data::{Batch, Manifest, Split};
 use mm_train::{EvalMetrics, Run};
 use std::{collections::BTreeMap, sync::Arc};
@@ -23,6 +23,10 @@ struct RetrievalTrainer<'a> {
 impl TrainingObjective<Batch> for RetrievalTrainer<'_> {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossOutput>> {
         self.model.loss(batch, train)
+    }
+
+    fn chunks<'b>(&'b self, batch: &'b Batch) -> mm_core::Result<Option<Box<dyn ChunkedLoss + 'b>>> {
+        self.model.chunks(batch)
     }
 }
 

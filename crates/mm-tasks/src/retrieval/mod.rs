@@ -3,6 +3,8 @@
 
 mod attention_map;
 mod auxiliary;
+mod build;
+mod chunks;
 mod config;
 mod cross_attention;
 mod embed;

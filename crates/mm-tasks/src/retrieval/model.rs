@@ -2,6 +2,8 @@
 
 use super::{
     auxiliary::TowerOutput,
+    build::{build_cross_attention, build_towers, build_transcript_ngram, check_soft_targets},
+    chunks::check_mini_batch,
     config::{RetrievalConfig, TowerConfig},
     cross_attention::CrossAttention,
     projection::Projection,
@@ -14,8 +16,8 @@ use crate::{
 };
 use mm_align::{ContrastiveLoss, memory};
 use mm_core::{
-    BuildContext, Checkpoint, Device, Features, Init, Input, Modality, Module, Params, Processor, Registry, Scope,
-    Tensor, distributed::randn_rows, no_grad, seed::manual_seed,
+    Checkpoint, Device, Features, Init, Input, Modality, Module, Params, Processor, Registry, Tensor,
+    distributed::randn_rows, no_grad, seed::manual_seed,
 };
 use mm_data::{Manifest, TensorCache, collate};
 use mm_train::Run;
@@ -31,8 +33,8 @@ pub(super) const MEMORY_FILE: &str = "memory.safetensors";
 /// The tower of one modality.
 pub(super) struct Tower {
     pub(super) input: InputBranch,
-    projection: Projection,
-    config: TowerConfig,
+    pub(super) projection: Projection,
+    pub(super) config: TowerConfig,
 }
 
 /// Cross-modal retrieval with one tower per modality.
@@ -78,6 +80,7 @@ impl Retrieval {
             losses.insert((Modality::from(a), Modality::from(b)), (loss, weight));
         }
         check_soft_targets(&config, &towers)?;
+        check_mini_batch(&config, &towers, &params)?;
         let steps =
             config.robust.is_some().then(|| root.pp("robust").buffer("steps", &[1], Init::Zeros)).transpose()?;
         let transcript_ngram = build_transcript_ngram(&config, &towers, &root)?;
@@ -178,14 +181,31 @@ impl Retrieval {
         Ok(TowerOutput { embeddings: input.values.select(1, 0)?, positions: Some(positions) })
     }
 
-    /// An encoder's embeddings in the shared space: `[rows, dim]` → `[rows, embed_dim]` of unit norm.
-    pub(super) fn project(&self, modality: &Modality, embeddings: Tensor, train: bool) -> mm_core::Result<Tensor> {
+    /// The noise of `rows` embeddings of an encoder in training, `[rows, dim]`, where the tower has some; drawn for the
+    /// rows of all processes.
+    pub(super) fn noise(&self, modality: &Modality, rows: i64) -> mm_core::Result<Option<Tensor>> {
         let tower = self.tower(modality)?;
-        let (mut x, noise_std) = (embeddings, tower.config.noise_std.get());
-        if train && noise_std > 0.0 {
+        if tower.config.noise_std.get() == 0.0 {
+            return Ok(None);
+        }
+        randn_rows(&[rows, tower.input.encoder()?.embedding_dim()], self.params.device()).map(Some)
+    }
+
+    /// An encoder's embeddings in the shared space, in training with [`Retrieval::noise`]: `[rows, dim]` →
+    /// `[rows, embed_dim]` of unit norm.
+    pub(super) fn project(
+        &self,
+        modality: &Modality,
+        embeddings: Tensor,
+        noise: Option<&Tensor>,
+        train: bool,
+    ) -> mm_core::Result<Tensor> {
+        let tower = self.tower(modality)?;
+        let mut x = embeddings;
+        if let Some(noise) = noise {
             let dim = x.size(-1)? as f64;
-            let scale = x.norm(-1, true)?.mul_scalar(noise_std / dim.sqrt())?;
-            x = x.add(&randn_rows(&x.shape(), x.device())?.mul(&scale)?)?;
+            let scale = x.norm(-1, true)?.mul_scalar(tower.config.noise_std.get() / dim.sqrt())?;
+            x = x.add(&noise.mul(&scale)?)?;
         }
         tower.projection.forward(&x, train)
     }
@@ -193,7 +213,8 @@ impl Retrieval {
     /// One modality of a batch in the shared space, interpolated with `[memory]`: `[rows, embed_dim]`.
     pub(super) fn embed_input(&self, modality: &Modality, input: &Input) -> Result<Tensor> {
         no_grad(|| {
-            self.interpolate(modality, self.project(modality, self.encode(modality, input, false)?.embeddings, false)?)
+            let embeddings = self.encode(modality, input, false)?.embeddings;
+            self.interpolate(modality, self.project(modality, embeddings, None, false)?)
         })
     }
 
@@ -204,7 +225,7 @@ impl Retrieval {
             let input = collate(samples, tower.input.processor.as_ref())?.to_device(self.params.device())?;
             no_grad(|| {
                 let embeddings = tower.input.encoder()?.embed(&input, false)?;
-                self.interpolate(modality, self.project(modality, embeddings, false)?)
+                self.interpolate(modality, self.project(modality, embeddings, None, false)?)
             })
         };
         let batches = samples.chunks(BATCH_SIZE).map(embed).collect::<Result<Vec<_>>>()?;
@@ -219,75 +240,4 @@ impl Retrieval {
             _ => Ok(x),
         }
     }
-}
-
-fn build_towers(
-    config: &RetrievalConfig,
-    base_dir: &Path,
-    encoders: &Registry,
-    root: &Scope<'_>,
-) -> Result<BTreeMap<Modality, Tower>> {
-    let mut towers = BTreeMap::new();
-    let attention = config.cross_attention.as_ref();
-    for (name, tower) in &config.towers {
-        let modality = Modality::from(name.as_str());
-        let scope = root.pp("towers").pp(name);
-        let context = BuildContext {
-            scope: scope.pp("encoder"),
-            base_dir: base_dir.to_owned(),
-            field: format!("towers.{name}.encoder"),
-            registry: encoders,
-        };
-        let mut input = InputBranch::build(&tower.encoder, &modality, encoders, &context)?;
-        input.num_views = tower.num_views;
-        input.positions = attention.is_some_and(|a| a.query_modality == *name || a.key_modality == *name);
-        let dim = input.encoder()?.embedding_dim();
-        let projection = Projection::new(&scope.pp("projection"), dim, config.embed_dim.dim(), &tower.projection)?;
-        towers.insert(modality, Tower { input, projection, config: tower.clone() });
-    }
-    Ok(towers)
-}
-
-fn check_soft_targets(config: &RetrievalConfig, towers: &BTreeMap<Modality, Tower>) -> Result<()> {
-    let Some(soft) = &config.soft_targets else { return Ok(()) };
-    match towers.get(&Modality::from(soft.modality.as_str())) {
-        Some(tower) if tower.input.frozen => Ok(()),
-        _ => {
-            Err(Error::invalid("soft_targets.modality", &soft.modality, "a modality whose tower has a frozen encoder"))
-        }
-    }
-}
-
-fn build_transcript_ngram(
-    config: &RetrievalConfig,
-    towers: &BTreeMap<Modality, Tower>,
-    root: &Scope<'_>,
-) -> Result<Option<TranscriptNgram>> {
-    let Some(ngram) = &config.transcript_ngram else { return Ok(None) };
-    let tower = towers.get(&Modality::from(ngram.modality.as_str())).filter(|t| !t.input.frozen);
-    let expected = "a modality whose encoder is trained";
-    let tower = tower.ok_or_else(|| Error::invalid("transcript_ngram.modality", &ngram.modality, expected))?;
-    let dim = tower.input.encoder()?.embedding_dim();
-    Ok(Some(TranscriptNgram::new(&root.pp("transcript_ngram"), dim, config.embed_dim.dim(), ngram)?))
-}
-
-fn build_cross_attention(
-    config: &RetrievalConfig,
-    towers: &BTreeMap<Modality, Tower>,
-    root: &Scope<'_>,
-) -> Result<Option<CrossAttention>> {
-    let Some(attention) = &config.cross_attention else { return Ok(None) };
-    let dim = |name: &str| -> Result<i64> {
-        let tower = &towers[&Modality::from(name)];
-        let encoder = tower.input.encoder()?;
-        let (dim, embedding_dim) = (encoder.dim(), encoder.embedding_dim());
-        if tower.input.frozen && dim != embedding_dim {
-            let found = format!("positions of {dim} and vectors of {embedding_dim} from the frozen encoder of {name}");
-            return Err(Error::invalid("cross_attention", found, "the same dimension of both"));
-        }
-        Ok(dim)
-    };
-    let dims = [dim(&attention.query_modality)?, dim(&attention.key_modality)?];
-    let scope = root.pp("cross_attention");
-    Ok(Some(CrossAttention::new(&scope, attention, dims, config.embed_dim.dim(), &config.loss)?))
 }

@@ -2,12 +2,13 @@
 
 use super::{
     auxiliary::{AuxiliaryLoss, EncodedBatch, TowerOutput, common_rows, match_matrix, select_rows},
+    chunks::ChunkedBatch,
     config::SoftTargetsConfig,
     model::Retrieval,
 };
 use mm_align::ContrastiveLoss;
 use mm_core::{
-    DType, Device, Features, Input, LossOutput, Modality, Tensor, TrainingObjective,
+    ChunkedLoss, DType, Device, Features, Input, LossOutput, Modality, Tensor, TrainingObjective,
     distributed::{gather_rows, process_group, with_process_group},
 };
 use mm_data::Batch;
@@ -50,7 +51,7 @@ impl Retrieval {
 }
 
 /// The embeddings of a batch in the shared space.
-type Embeddings<'b> = BTreeMap<&'b Modality, Tensor>;
+pub(super) type Embeddings<'b> = BTreeMap<&'b Modality, Tensor>;
 
 impl TrainingObjective<Batch> for Retrieval {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossOutput>> {
@@ -58,22 +59,18 @@ impl TrainingObjective<Batch> for Retrieval {
         let mut embeddings = Embeddings::new();
         for (modality, part) in &batch.modalities {
             let output = self.encode(modality, &part.input, train)?;
-            embeddings.insert(modality, self.project(modality, output.embeddings.clone(), train)?);
-            encoded.features.insert(modality, output);
+            let noise = if train { self.noise(modality, part.rows.len() as i64)? } else { None };
+            embeddings.insert(modality, self.project(modality, output.embeddings.clone(), noise.as_ref(), train)?);
+            if self.needs_features() {
+                encoded.features.insert(modality, output);
+            }
         }
-        if process_group().is_none() {
-            return self.loss_of_embeddings(&encoded, &embeddings, train);
-        }
-        // Every process computes the loss of the pairs of all.
-        let whole = self.gathered_batch(batch)?;
-        for embedding in embeddings.values_mut() {
-            *embedding = gather_rows(embedding)?;
-        }
-        let needs_features = self.auxiliary_losses().next().is_some();
-        let features = encoded.features.into_iter().filter(|_| needs_features);
-        let features = features.map(|(m, output)| Ok((m, gather_features(&output)?)));
-        let encoded = EncodedBatch { batch: &whole, features: features.collect::<mm_core::Result<_>>()? };
-        with_process_group(None, || self.loss_of_embeddings(&encoded, &embeddings, train))
+        self.loss_of_all_rows(encoded, embeddings, train)
+    }
+
+    fn chunks<'b>(&'b self, batch: &'b Batch) -> mm_core::Result<Option<Box<dyn ChunkedLoss + 'b>>> {
+        let chunked = ChunkedBatch::new(self, batch)?;
+        Ok(chunked.map(|chunked| Box::new(chunked) as Box<dyn ChunkedLoss + 'b>))
     }
 }
 
@@ -88,6 +85,30 @@ fn gather_features(output: &TowerOutput) -> mm_core::Result<TowerOutput> {
 }
 
 impl Retrieval {
+    /// Whether a loss needs the features of the encoders.
+    pub(super) fn needs_features(&self) -> bool {
+        self.auxiliary_losses().next().is_some()
+    }
+
+    /// The loss of a batch; every process computes that of the rows of all.
+    pub(super) fn loss_of_all_rows(
+        &self,
+        encoded: EncodedBatch<'_>,
+        mut embeddings: Embeddings<'_>,
+        train: bool,
+    ) -> mm_core::Result<Option<LossOutput>> {
+        if process_group().is_none() {
+            return self.loss_of_embeddings(&encoded, &embeddings, train);
+        }
+        let whole = self.gathered_batch(encoded.batch)?;
+        for embedding in embeddings.values_mut() {
+            *embedding = gather_rows(embedding)?;
+        }
+        let features = encoded.features.into_iter().map(|(m, output)| Ok((m, gather_features(&output)?)));
+        let encoded = EncodedBatch { batch: &whole, features: features.collect::<mm_core::Result<_>>()? };
+        with_process_group(None, || self.loss_of_embeddings(&encoded, &embeddings, train))
+    }
+
     /// The batch of which `part` is a part, with the values that a loss reads.
     fn gathered_batch(&self, part: &Batch) -> mm_core::Result<Batch> {
         let mut whole = part.whole().clone();
