@@ -1,11 +1,12 @@
 //! Optimizers: SGD with momentum, Adam, `AdamW`, Lion.
 
 mod config;
+mod state;
 
 pub use config::{OptimizerConfig, OptimizerKind, ParamGroup};
 
 use crate::{Error, Result, flatten};
-use mm_core::{AdamStep, Checkpoint, Params, Role, Tensor};
+use mm_core::{AdamStep, Params, Role, Tensor};
 
 /// A parameter with its optimizer state.
 struct ParamState {
@@ -189,28 +190,6 @@ impl Optimizer {
         flat.adam_(&grad, &group.exp_avg, &group.exp_avg_sq, &self.adam_step(lr, weight_decay, grad_scale))?;
         states.iter().zip(&views).try_for_each(|(state, updated)| state.param.copy_(updated))?;
         Ok(true)
-    }
-
-    /// The optimizer state by name, for a checkpoint.
-    pub fn state(&self) -> Vec<(String, Tensor)> {
-        let mut out = Vec::new();
-        for state in &self.params {
-            out.push((format!("optimizer.exp_avg.{}", state.name), state.exp_avg.clone()));
-            out.extend(state.exp_avg_sq.iter().map(|s| (format!("optimizer.exp_avg_sq.{}", state.name), s.clone())));
-        }
-        out
-    }
-
-    /// Restores the state that [`Optimizer::state`] returned after `steps` steps from a checkpoint.
-    ///
-    /// # Errors
-    /// When the checkpoint lacks a tensor of the state, or its shape differs.
-    pub fn load_state(&mut self, checkpoint: &Checkpoint, steps: u64) -> Result<()> {
-        self.steps = steps;
-        for (name, tensor) in self.state() {
-            tensor.copy_(&checkpoint.get(&name)?)?;
-        }
-        Ok(())
     }
 }
 
