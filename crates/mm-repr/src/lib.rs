@@ -30,7 +30,7 @@ pub mod vector;
 pub mod video;
 pub mod word2vec;
 
-pub use classify::{CandidateLabels, ClassScore};
+pub use classify::{CandidateLabels, ClassScore, Classes};
 pub use error::{Error, Result};
 pub use families::families;
 pub use family::{ContrastiveHead, LoadOptions, NamedPrompt, PretrainedEncoder, Tower};

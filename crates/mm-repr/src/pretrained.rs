@@ -196,14 +196,20 @@ impl Pretrained {
     /// # Errors
     /// If the model has no classifier.
     pub fn logits(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
+        self.process_in_chunks(modality, sources, |samples| self.logits_of_samples(modality, samples))
+    }
+
+    /// Like [`Self::logits`], for samples that the tower's processor has already produced.
+    ///
+    /// # Errors
+    /// If the model has no classifier.
+    pub fn logits_of_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<Tensor> {
         let tower = self.tower(modality)?;
         let none = || {
             let found = self.architecture.as_ref().map(|name| format!(" (architectures: {name})")).unwrap_or_default();
             mm_core::Error::Sample(format!("{}: this model has no classifier{found}", self.folder.display()))
         };
-        self.process_in_chunks(modality, sources, |samples| {
-            self.run_batched(tower, samples, |input| tower.encoder.logits(input)?.ok_or_else(none))
-        })
+        self.run_batched(tower, samples, |input| tower.encoder.logits(input)?.ok_or_else(none))
     }
 
     /// Processes sources in parallel, one chunk at a time, so that memory does not grow with their number.

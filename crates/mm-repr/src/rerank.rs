@@ -2,10 +2,11 @@
 
 use crate::{
     Error, Pretrained, Result,
-    family::Tower,
+    classify::sigmoid,
     text::{PairProcessor, TokenizedPair},
 };
-use mm_core::Modality;
+use mm_core::{Modality, Tensor};
+use std::sync::Arc;
 
 /// The relevance of a text to a query.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,14 +20,14 @@ impl Relevance {
     /// (sentence-transformers leaves it out for checkpoints whose config names another `activation_fn`; the order of the
     /// texts is the same.)
     pub fn score(self) -> f64 {
-        1.0 / (1.0 + (-f64::from(self.logit)).exp())
+        sigmoid(self.logit)
     }
 }
 
 impl Pretrained {
     /// Whether it scores texts together with a query: a checkpoint `…ForSequenceClassification` of text with one label.
     pub fn is_reranker(&self) -> bool {
-        self.pairs().is_ok()
+        self.pair_processor().is_ok()
     }
 
     /// The relevance of each text to the query, in the order of the texts.
@@ -42,7 +43,7 @@ impl Pretrained {
     /// # Errors
     /// If the model is no reranker, or a text cannot be tokenized.
     pub fn tokenize_pairs(&self, query: &str, texts: &[String]) -> Result<Vec<TokenizedPair>> {
-        self.pairs()?.1.pairs(query, texts)
+        self.pair_processor()?.pairs(query, texts)
     }
 
     /// Like [`Self::relevance`], for pairs that [`Self::tokenize_pairs`] gave, in their order.
@@ -50,18 +51,30 @@ impl Pretrained {
     /// # Errors
     /// If the model is no reranker.
     pub fn relevance_of_pairs(&self, pairs: &[TokenizedPair]) -> Result<Vec<Relevance>> {
-        let (tower, _) = self.pairs()?;
+        self.pair_processor()?;
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
         let samples = pairs.iter().map(TokenizedPair::to_tensor).collect::<mm_core::Result<Vec<_>>>()?;
-        let none = || mm_core::Error::Sample(format!("{}: this model scores no pairs", self.folder().display()));
-        let logits = self.run_batched(tower, &samples, |input| tower.encoder.pair_logits(input)?.ok_or_else(none))?; // [pairs, 1]
+        let logits = self.pair_logits(&samples)?;
         Ok(logits.to_vec::<f32>()?.into_iter().map(|logit| Relevance { logit }).collect())
     }
 
-    /// The tower that takes pairs.
-    fn pairs(&self) -> Result<(&Tower, &PairProcessor)> {
+    /// Logits `[pairs, 1]` of pairs as tensors, see [`TokenizedPair::to_tensor`].
+    ///
+    /// # Errors
+    /// If the model is no reranker, or there are no pairs.
+    pub fn pair_logits(&self, samples: &[Tensor]) -> Result<Tensor> {
+        let tower = self.tower(&Modality::TEXT)?;
+        let none = || mm_core::Error::Sample(format!("{}: this model scores no pairs", self.folder().display()));
+        self.run_batched(tower, samples, |input| tower.encoder.pair_logits(input)?.ok_or_else(none))
+    }
+
+    /// How a query and a text become tokens.
+    ///
+    /// # Errors
+    /// If the model is no reranker.
+    pub fn pair_processor(&self) -> Result<&Arc<PairProcessor>> {
         let tower = self.tower(&Modality::TEXT)?;
         let no_reranker = || {
             let found = self.architecture.as_deref().unwrap_or("none");
@@ -71,6 +84,6 @@ impl Pretrained {
             );
             Error::folder(self.folder().join("config.json"), reason)
         };
-        Ok((tower, tower.pairs.as_ref().ok_or_else(no_reranker)?))
+        tower.pairs.as_ref().ok_or_else(no_reranker)
     }
 }

@@ -5,6 +5,7 @@ mod blocking;
 mod config;
 mod conversation;
 mod embed;
+mod encode;
 mod engine;
 mod error;
 mod fetch;

@@ -34,10 +34,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let Arguments { query, text: texts, .. } = arguments;
     let model = Pretrained::load_with(&arguments.model.dir()?, arguments.dtype.load_options(context)?)?;
     let pairs = model.tokenize_pairs(query, texts)?;
-    let truncated = pairs.iter().filter(|pair| pair.is_truncated).count();
-    if let Some(pair) = pairs.iter().find(|pair| pair.is_truncated) {
-        let (count, limit) = (texts.len(), pair.ids.len());
-        output::warning(format!("{truncated} of {count} texts were truncated: with the query at most {limit} tokens"));
+    let truncated: Vec<_> = pairs.iter().filter(|pair| pair.is_truncated).collect();
+    if let [pair, ..] = truncated.as_slice() {
+        let (cut, count, limit) = (truncated.len(), texts.len(), pair.ids.len());
+        output::warning(format!("{cut} of {count} texts were truncated: with the query at most {limit} tokens"));
     }
     let mut ranked: Vec<_> = model.relevance_of_pairs(&pairs)?.into_iter().zip(texts).enumerate().collect();
     // Stable: of equal scores the first text comes first.

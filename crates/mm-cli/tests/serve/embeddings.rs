@@ -2,7 +2,7 @@
 
 use crate::{
     Server, assert_close,
-    common::{Workspace, fixture},
+    common::{self, Workspace, fixture, mm},
     data_uri, embedded, model, numbers,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -52,11 +52,26 @@ fn vectors_are_those_of_mm_embed_in_every_shape_of_the_request() {
     assert_eq!(models["data"][0]["capabilities"], json!(["embed", "zero_shot"]));
     assert_eq!(server.get("/v1/models/clip").json(), models["data"][0]);
     server.get("/v1/models/clop").refused(404, "`clip`");
-    let body = json!({"image": picture, "candidates": ["dog", "fox"]});
+    // Zero-shot, as `mm classify`.
+    let templates = ["a photo of a {}", "the {}"];
+    let body = json!({"image": picture, "candidates": ["dog", "quick fox"], "templates": templates});
     let classes = server.post("/classify", &body).json();
-    let total: f64 =
-        classes["data"][0]["results"].as_array().unwrap().iter().map(|r| r["score"].as_f64().unwrap()).sum();
-    assert!((total - 1.0).abs() < 1e-6, "{classes}");
+    let path = clip.display().to_string();
+    let image = ["classify", "--model", &path, "--image", "1.png", "--candidates", "dog,quick fox", "--json"];
+    let output = mm(&[&image[..], &["--template", templates[0], "--template", templates[1]]].concat(), folder);
+    let expected: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", common::text(&output)));
+    let results = |answer: &Value| answer["results"].as_array().unwrap().clone();
+    let (found, expected) = (results(&classes["data"][0]), results(&expected));
+    assert_eq!((found.len(), expected.len()), (2, 2), "{classes}");
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found["label"], expected["label"], "{classes}");
+        let value = |class: &Value, key: &str| class[key].as_f64().unwrap();
+        assert_close(&[value(found, "score")], &[value(expected, "score")]);
+        assert!((value(found, "logit") - value(expected, "logit")).abs() < 1e-4, "{classes}");
+    }
+    let many = json!({"image": picture, "candidates": vec!["dog"; 1025], "templates": templates});
+    server.post("/classify", &many).refused(413, "candidates: found 1025 labels in 2 templates");
 }
 
 #[test]

@@ -123,3 +123,41 @@ fn the_server_says_which_models_rerank_and_which_classes_they_have() {
     let schema = &server.get("/openapi.json").json()["components"]["schemas"]["RerankRequest"];
     assert!(schema.to_string().contains("raw_scores"), "{schema}");
 }
+
+/// Requests that wait together are one batch, whose rows are those of each alone.
+#[test]
+fn relevances_and_classes_are_computed_together() {
+    let (_folder, server) = start(&[("ranker", RERANKER), ("mood", "families/distilbert-classifier")]);
+    let texts = |n: usize| vec!["a dog ".repeat(n % 5 + 1), "the quick fox".into(), "jumps ".repeat(n % 3 + 1)];
+    let rank = |n: usize| {
+        let body = json!({"query": "a dog", "texts": texts(n), "raw_scores": true, "model": "ranker"});
+        server.post("/rerank", &body).json()
+    };
+    let classify = |n: usize| server.post("/predict", &json!({"inputs": texts(n), "raw_scores": true})).json();
+    const REQUESTS: usize = 24;
+    let alone: Vec<[Value; 2]> = (0..REQUESTS).map(|n| [rank(n), classify(n)]).collect();
+    let rows = |model: &str| {
+        let metrics = server.get("/metrics").text;
+        let count = format!("mm_batch_rows_count{{model=\"{model}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&count)).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{metrics}")).parse::<usize>().unwrap()
+    };
+    let before = rows("ranker") + rows("mood");
+    assert_eq!(before, 2 * REQUESTS);
+    let together: Vec<[Value; 2]> = std::thread::scope(|scope| {
+        let (rank, classify) = (&rank, &classify);
+        let requests: Vec<_> = (0..REQUESTS).map(|n| scope.spawn(move || [rank(n), classify(n)])).collect();
+        requests.into_iter().map(|request| request.join().unwrap()).collect()
+    });
+    assert!(rows("ranker") + rows("mood") < before + 2 * REQUESTS, "no requests were computed together");
+    let scores = |value: &Value| -> Vec<f64> {
+        let lists =
+            value.as_array().unwrap().iter().flat_map(|item| item.as_array().cloned().unwrap_or(vec![item.clone()]));
+        lists.map(|item| score(&item)).collect()
+    };
+    for (alone, together) in alone.iter().flatten().zip(together.iter().flatten()) {
+        let (alone, together) = (scores(alone), scores(together));
+        assert!(alone.len() >= 3 && alone.len() == together.len());
+        assert!(alone.iter().zip(&together).all(|(a, b)| (a - b).abs() < 1e-5), "{alone:?} {together:?}");
+    }
+}

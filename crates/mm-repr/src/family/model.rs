@@ -59,7 +59,7 @@ pub struct Tower {
     /// The prompts that can be asked for by name. `processor` prepends the default one, if there is one.
     pub prompts: BTreeMap<String, NamedPrompt>,
     /// A query and a text → tokens, where the model is a reranker.
-    pub pairs: Option<PairProcessor>,
+    pub pairs: Option<Arc<PairProcessor>>,
 }
 
 impl Tower {

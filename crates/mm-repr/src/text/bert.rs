@@ -127,7 +127,7 @@ fn build(b: &ModelBuilder<'_>, config: &BertConfig, variant: Variant, head: Head
     let classifier = TextClassifier::new(b, head, config.hidden_size)?;
     let is_reranker = classifier.is_some() && Scores::of(b.config, b.num_labels()) == Scores::Relevance;
     let num_token_types = network.num_token_types()?;
-    let pairs = is_reranker.then(|| PairProcessor::new(b, &processor, num_token_types)).transpose()?;
+    let pairs = is_reranker.then(|| PairProcessor::new(b, &processor, num_token_types).map(Arc::new)).transpose()?;
     let encoder = SentenceEncoder::new(b.folder, network, b.layer.is_some(), prompt_length, device)?;
     let encoder = encoder.with_classifier(classifier);
     let mut prompts = BTreeMap::new();

@@ -35,7 +35,10 @@ pub struct TokenizedPair {
 
 impl TokenizedPair {
     /// Ids and types, `[length, 2]`, int64.
-    pub(crate) fn to_tensor(&self) -> mm_core::Result<Tensor> {
+    ///
+    /// # Errors
+    /// If the tensor cannot be made.
+    pub fn to_tensor(&self) -> mm_core::Result<Tensor> {
         let values: Vec<i64> = self.ids.iter().zip(&self.token_types).flat_map(|(id, kind)| [*id, *kind]).collect();
         Tensor::from_vec(&values, &[self.ids.len() as i64, 2])
     }

@@ -1,6 +1,6 @@
 //! How jobs that wait become one batch.
 
-use super::job::{EmbedJob, Job};
+use super::job::{EncodeJob, Job};
 use std::collections::VecDeque;
 
 /// What one batch may hold.
@@ -16,15 +16,14 @@ fn offer(waiting: &mut VecDeque<Job>, take: impl FnMut(Job) -> Option<Job>) {
     *waiting = std::mem::take(waiting).into_iter().filter_map(take).collect();
 }
 
-/// The first job with those behind it that fit: of the same modality and with as many tokens that are not pooled, within
-/// the budget. A job that alone exceeds the budget is a batch of its own, which the model divides.
-pub(super) fn complete(first: EmbedJob, waiting: &mut VecDeque<Job>, budget: Budget) -> Vec<EmbedJob> {
+/// The first job with those behind it that fit: of the same modality and for the same output, within the budget. A job that alone exceeds the budget is a batch of its own, which the model divides.
+pub(super) fn complete(first: EncodeJob, waiting: &mut VecDeque<Job>, budget: Budget) -> Vec<EncodeJob> {
     let (mut rows, mut longest) = (first.samples.len(), first.longest);
     let mut batch = vec![first];
     offer(waiting, |job| match job {
-        Job::Embed(job)
+        Job::Encode(job)
             if job.modality == batch[0].modality
-                && job.skipped == batch[0].skipped
+                && job.output == batch[0].output
                 && rows + job.samples.len() <= budget.rows
                 && (rows + job.samples.len()) * longest.max(job.longest) <= budget.tokens =>
         {
@@ -61,18 +60,18 @@ pub(super) fn texts<T>(first: T, waiting: &mut VecDeque<Job>, take: fn(Job) -> R
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::job::Output, *};
     use mm_core::{DType, Device, Modality, Tensor};
     use tokio::sync::oneshot;
 
     const BUDGET: Budget = Budget { tokens: 100, rows: 8 };
 
-    fn job(modality: &Modality, lengths: &[i64]) -> EmbedJob {
+    fn job(modality: &Modality, lengths: &[i64]) -> EncodeJob {
         let sample = |length: &i64| Tensor::zeros(&[*length], DType::I64, Device::Cpu).unwrap().into_send().unwrap();
-        EmbedJob {
+        EncodeJob {
             generation: 0,
             modality: modality.clone(),
-            skipped: None,
+            output: Output::Embedding { skipped: None },
             samples: lengths.iter().map(sample).collect(),
             longest: lengths.iter().copied().max().unwrap_or(0) as usize,
             reply: oneshot::channel().0,
@@ -80,7 +79,7 @@ mod tests {
     }
 
     fn lengths(first: &[i64], others: &[(&Modality, &[i64])]) -> (usize, usize) {
-        let mut waiting: VecDeque<Job> = others.iter().map(|(m, l)| Job::Embed(job(m, l))).collect();
+        let mut waiting: VecDeque<Job> = others.iter().map(|(m, l)| Job::Encode(job(m, l))).collect();
         let batch = complete(job(&Modality::TEXT, first), &mut waiting, BUDGET);
         (batch.len(), waiting.len())
     }
@@ -94,5 +93,15 @@ mod tests {
         assert_eq!(lengths(&[10], &[(image, &[10]), (text, &[10])]), (2, 1));
         assert_eq!(lengths(&[1000], &[(text, &[1])]), (1, 1));
         assert_eq!(lengths(&[1; 8], &[(text, &[1])]), (1, 1));
+    }
+
+    #[test]
+    fn other_outputs_are_other_batches() {
+        let of = |output| EncodeJob { output, ..job(&Modality::TEXT, &[3]) };
+        let outputs = [Output::Embedding { skipped: None }, Output::Embedding { skipped: Some(2) }, Output::Classes];
+        let mut waiting: VecDeque<Job> = outputs.into_iter().map(|output| Job::Encode(of(output))).collect();
+        assert_eq!(complete(of(Output::Relevance), &mut waiting, BUDGET).len(), 1);
+        assert_eq!(complete(of(Output::Classes), &mut waiting, BUDGET).len(), 2);
+        assert_eq!(waiting.len(), 2);
     }
 }

@@ -1,14 +1,14 @@
 //! A model as requests see it: what it is, and how work gets to its thread.
 
 use super::{
-    job::{Answered, EmbedJob, Job, Overrides, Pending, Prompt, Question, Speech},
+    job::{Answered, EncodeJob, Job, Overrides, Pending, Prompt, Question, Speech},
     model::{Capability, LoadedModel},
     queue::Queue,
 };
 use crate::error::{ApiError, Kind, shortened};
 use mm_core::{Modality, Processor};
 use mm_reason::{Generation, pretrained::Transcript};
-use mm_repr::NamedPrompt;
+use mm_repr::{Classes, ContrastiveHead, NamedPrompt, text::PairProcessor};
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
@@ -23,10 +23,14 @@ pub(crate) struct ModelInfo {
     pub(crate) family: String,
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) modalities: Vec<Modality>,
-    /// The names of its own classes, or that of a reranker's score.
-    pub(crate) labels: Vec<String>,
+    /// Its own classes, or the one whose score a reranker gives.
+    pub(crate) classes: Classes,
     /// Raw value → sample, for models that embed.
     pub(crate) processors: BTreeMap<Modality, Arc<dyn Processor>>,
+    /// How a query and a text become tokens, for rerankers.
+    pub(crate) pairs: Option<Arc<PairProcessor>>,
+    /// How pairs of vectors are scored, for models that embed several modalities into one space.
+    pub(crate) contrastive_head: Option<ContrastiveHead>,
     /// The prompts of texts that requests may name.
     pub(crate) prompts: BTreeMap<String, NamedPrompt>,
     /// Changes whenever the vectors would; none where it has no vectors.
@@ -99,13 +103,13 @@ impl ModelHandle {
         self.queue.len()
     }
 
-    /// Asks for the vectors of samples, which are computed in a batch with those of other requests.
+    /// Asks for what an encoder computes of samples, in a batch with those of other requests.
     pub(crate) fn submit(
         &self,
-        job: impl FnOnce(oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>) -> EmbedJob,
+        job: impl FnOnce(oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>) -> EncodeJob,
     ) -> Result<oneshot::Receiver<Result<Vec<Vec<f32>>, ApiError>>, ApiError> {
         let (reply, answer) = oneshot::channel();
-        self.push(Job::Embed(job(reply)))?;
+        self.push(Job::Encode(job(reply)))?;
         Ok(answer)
     }
 

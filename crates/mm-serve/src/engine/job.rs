@@ -7,16 +7,28 @@ use mm_reason::{Attribution, Generation, ScoredAnswer, generate::GenerationConfi
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Vectors to be computed for the samples of one request.
-pub(crate) struct EmbedJob {
+/// What an encoder computes of each sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Its vector. `skipped` is the number of tokens of a prompt that the model does not pool; those of its default
+    /// prompt when absent.
+    Embedding { skipped: Option<i64> },
+    /// The scores of the model's own classes, before softmax or sigmoid.
+    Classes,
+    /// The score of a query and a text, before the sigmoid.
+    Relevance,
+}
+
+/// What is to be computed of the samples of one request.
+pub(crate) struct EncodeJob {
     pub(crate) modality: Modality,
-    /// Number of tokens of a prompt that the model does not pool; those of its default prompt when absent.
-    pub(crate) skipped: Option<i64>,
+    pub(crate) output: Output,
     pub(crate) samples: Vec<SendTensor>,
     /// Of the model by whose processor the samples were made.
     pub(crate) generation: u64,
     /// Tokens of its longest sample.
     pub(crate) longest: usize,
+    /// Takes one row for each sample.
     pub(crate) reply: oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>,
 }
 
@@ -79,7 +91,7 @@ pub(super) type TranscribeJob = Pending<Speech, Transcript>;
 pub(super) type CallJob = Box<dyn FnOnce(Result<&mut LoadedModel, ApiError>) + Send>;
 
 pub(super) enum Job {
-    Embed(EmbedJob),
+    Encode(EncodeJob),
     Generate(Box<GenerateJob>),
     Answer(Box<AnswerJob>),
     Transcribe(Box<TranscribeJob>),
@@ -92,8 +104,8 @@ pub(super) enum Job {
 
 /// What a model computes next.
 pub(super) enum Work {
-    /// Jobs of one modality, whose prompts are of one length where these are not pooled, as one batch.
-    Embed(Vec<EmbedJob>),
+    /// Samples of one modality of which the same is computed, as one batch.
+    Encode(Vec<EncodeJob>),
     /// Texts, of which those with the same options are one batch.
     Generate(Vec<GenerateJob>),
     /// Questions, of which those with the same options are one batch.

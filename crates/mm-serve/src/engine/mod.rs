@@ -17,7 +17,7 @@ mod worker;
 
 pub(crate) use context::LoadContext;
 pub(crate) use handle::{ModelHandle, ModelInfo};
-pub(crate) use job::{EmbedJob, Prompt, Question, Speech};
+pub(crate) use job::{EncodeJob, Output, Prompt, Question, Speech};
 pub(crate) use model::{Capability, LoadedModel};
 pub(crate) use pool::ModelPool;
 pub(crate) use room::Room;

@@ -1,9 +1,10 @@
 //! A loaded model and what it can do.
 
+use super::job::Output;
 use crate::error::ApiError;
 use mm_core::{Modality, Tensor};
 use mm_reason::Pipeline;
-use mm_repr::{LoadOptions, Pretrained};
+use mm_repr::{Classes, LoadOptions, Pretrained};
 use mm_tasks::{
     TaskContext, TaskModel, answering::Answerer, captioning::Captioning, embedding::Embedder, prediction::Predictor,
 };
@@ -130,12 +131,12 @@ impl LoadedModel {
         }
     }
 
-    /// The names of a checkpoint's own classes, or that of a reranker's score; empty where it has neither.
-    pub(super) fn labels(&self) -> Vec<String> {
+    /// A checkpoint's own classes, or the one whose score a reranker gives; none where it has neither.
+    pub(super) fn classes(&self) -> Classes {
         let classifies = |model: &Pretrained| model.modalities().iter().any(|modality| model.has_classifier(modality));
         match self {
-            Self::Encoder(model) if model.is_reranker() || classifies(model) => model.labels.clone(),
-            _ => Vec::new(),
+            Self::Encoder(model) if model.is_reranker() || classifies(model) => model.classes(),
+            _ => Classes { labels: Vec::new(), multi_label: false },
         }
     }
 
@@ -166,16 +167,29 @@ impl LoadedModel {
         }
     }
 
-    /// Vectors of samples; of a prompt that is not pooled, `skipped` tokens at the start are left out.
-    pub(crate) fn embed_samples(
+    /// One row for each sample.
+    pub(super) fn encode_samples(
         &self,
         modality: &Modality,
         samples: &[Tensor],
-        skipped: Option<i64>,
+        output: Output,
     ) -> Result<Tensor, ApiError> {
-        match (self, skipped) {
-            (Self::Encoder(model), Some(skipped)) => Ok(model.embed_samples_after(modality, samples, skipped)?),
-            _ => Ok(self.embedder()?.embed_samples(modality, samples, None)?),
+        let encoder = || self.encoder().ok_or_else(|| ApiError::internal("a run was asked for what checkpoints give"));
+        Ok(match output {
+            Output::Embedding { skipped: None } => self.embedder()?.embed_samples(modality, samples, None)?,
+            Output::Embedding { skipped: Some(skipped) } => {
+                encoder()?.embed_samples_after(modality, samples, skipped)?
+            }
+            Output::Classes => encoder()?.logits_of_samples(modality, samples)?,
+            Output::Relevance => encoder()?.pair_logits(samples)?,
+        })
+    }
+
+    /// As a checkpoint that embeds, classifies or reranks.
+    pub(super) fn encoder(&self) -> Option<&Pretrained> {
+        match self {
+            Self::Encoder(encoder) => Some(encoder),
+            _ => None,
         }
     }
 

@@ -56,7 +56,7 @@ impl Queue {
         let mut state = self.state();
         loop {
             state.jobs.retain(|job| match job {
-                Job::Embed(job) => !job.reply.is_closed(),
+                Job::Encode(job) => !job.reply.is_closed(),
                 Job::Generate(job) => !job.reply.is_closed(),
                 Job::Answer(job) => !job.reply.is_closed(),
                 Job::Transcribe(job) => !job.reply.is_closed(),
@@ -66,7 +66,7 @@ impl Queue {
                 Some(Job::Call(call)) => return Some(Work::Call(call)),
                 Some(Job::Unload) => return Some(Work::Unload),
                 Some(Job::Reload) => return Some(Work::Reload),
-                Some(Job::Embed(first)) => return Some(Work::Embed(batch::complete(first, &mut state.jobs, budget))),
+                Some(Job::Encode(first)) => return Some(Work::Encode(batch::complete(first, &mut state.jobs, budget))),
                 Some(Job::Generate(first)) => {
                     let take = |job| if let Job::Generate(job) = job { Ok(*job) } else { Err(job) };
                     return Some(Work::Generate(batch::texts(*first, &mut state.jobs, take)));

@@ -5,7 +5,7 @@ use super::{
     batch::Budget,
     context::LoadContext,
     handle::{ModelHandle, ModelInfo},
-    job::{EmbedJob, Pending, Work},
+    job::{EncodeJob, Pending, Work},
     memory::{Memory, weight_bytes},
     model::{Capability, LoadResult, LoadedModel},
     texts, transcripts,
@@ -75,8 +75,8 @@ impl Worker<'_> {
         match work {
             Work::Unload => self.unload(),
             Work::Reload => self.reload(),
-            Work::Embed(jobs) => match self.model() {
-                Ok(_) => self.embed(jobs),
+            Work::Encode(jobs) => match self.model() {
+                Ok(_) => self.encode(jobs),
                 Err(error) => jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone())))),
             },
             Work::Generate(jobs) => self.together(jobs, texts::generate),
@@ -165,8 +165,8 @@ impl Worker<'_> {
         self.memory.leave(&self.handle.name);
     }
 
-    /// Computes the vectors of several requests; those whose samples are of another version of the model are refused.
-    fn embed(&self, jobs: Vec<EmbedJob>) {
+    /// Encodes the samples of several requests; those of another version of the model are refused.
+    fn encode(&self, jobs: Vec<EncodeJob>) {
         let (Some(model), generation) = (&self.model, self.handle.loaded().map_or(0, |info| info.generation)) else {
             return;
         };
@@ -176,7 +176,7 @@ impl Worker<'_> {
             drop(job.reply.send(Err(ApiError::new(Kind::Unavailable, message))));
         }
         if !jobs.is_empty() {
-            embed(model, jobs, &self.handle.name);
+            encode(model, jobs, &self.handle.name);
         }
     }
 }
@@ -185,7 +185,7 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
     let capabilities = model.capabilities();
     let modalities = model.modalities();
     let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
-    let mut fingerprint = None;
+    let (mut fingerprint, encoder) = (None, model.encoder());
     if capabilities.contains(&Capability::Embed)
         && let Ok(embedder) = model.embedder()
     {
@@ -194,28 +194,27 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
         }
         fingerprint = Some(embedder.fingerprint()?);
     }
-    let prompts = match model {
-        LoadedModel::Encoder(model) => model.tower(&Modality::TEXT).map(|tower| tower.prompts.clone()),
-        _ => Ok(BTreeMap::new()),
-    };
+    // A model that takes no text has neither.
+    let texts = encoder.and_then(|encoder| encoder.tower(&Modality::TEXT).ok());
     Ok(ModelInfo {
         name: name.to_owned(),
         generation: 0,
         family: model.family(),
         capabilities,
         modalities,
-        labels: model.labels(),
+        classes: model.classes(),
         processors,
-        // A model that takes no text has none.
-        prompts: prompts.unwrap_or_default(),
+        pairs: texts.and_then(|tower| tower.pairs.clone()),
+        contrastive_head: encoder.and_then(|encoder| encoder.contrastive_head),
+        prompts: texts.map(|tower| tower.prompts.clone()).unwrap_or_default(),
         fingerprint,
     })
 }
 
-/// Computes the vectors of several requests as one batch. Where that fails, each is computed alone, so that one
+/// Encodes the samples of several requests as one batch. Where that fails, each is computed alone, so that one
 /// request's values do not fail another's.
-fn embed(model: &LoadedModel, jobs: Vec<EmbedJob>, name: &str) {
-    let jobs: Vec<(EmbedJob, Vec<Tensor>)> = jobs
+fn encode(model: &LoadedModel, jobs: Vec<EncodeJob>, name: &str) {
+    let jobs: Vec<(EncodeJob, Vec<Tensor>)> = jobs
         .into_iter()
         .map(|mut job| {
             let samples = std::mem::take(&mut job.samples).into_iter().map(Tensor::from).collect();
@@ -224,18 +223,18 @@ fn embed(model: &LoadedModel, jobs: Vec<EmbedJob>, name: &str) {
         .collect();
     let all: Vec<Tensor> = jobs.iter().flat_map(|(_, samples)| samples.iter().cloned()).collect();
     metrics::histogram!("mm_batch_rows", "model" => name.to_owned()).record(all.len() as f64);
-    let (modality, skipped) = (&jobs[0].0.modality, jobs[0].0.skipped);
+    let (modality, output) = (&jobs[0].0.modality, jobs[0].0.output);
     let compute = |samples: &[Tensor]| -> Result<Vec<Vec<f32>>, ApiError> {
-        let vectors = model.embed_samples(modality, samples, skipped)?.to_device(Device::Cpu)?;
-        let dim = vectors.size(-1)?.max(1) as usize;
-        Ok(vectors.to_vec::<f32>()?.chunks(dim).map(<[f32]>::to_vec).collect())
+        let rows = model.encode_samples(modality, samples, output)?.to_device(Device::Cpu)?;
+        let size = rows.size(-1)?.max(1) as usize;
+        Ok(rows.to_vec::<f32>()?.chunks(size).map(<[f32]>::to_vec).collect())
     };
     match compute(&all) {
-        Ok(vectors) => {
-            let mut vectors = vectors.into_iter();
+        Ok(rows) => {
+            let mut rows = rows.into_iter();
             for (job, samples) in jobs {
                 // A client that has gone takes no reply.
-                let _ = job.reply.send(Ok(vectors.by_ref().take(samples.len()).collect()));
+                let _ = job.reply.send(Ok(rows.by_ref().take(samples.len()).collect()));
             }
         }
         Err(error) if jobs.len() == 1 => {

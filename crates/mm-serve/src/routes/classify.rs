@@ -2,14 +2,15 @@
 
 use super::body::Body;
 use crate::{
-    embed::check_count,
-    engine::{Capability, LoadedModel},
+    embed::{check_count, embed},
+    encode,
+    engine::{Capability, ModelHandle, ModelInfo, Output},
     error::ApiError,
     media::read_source,
-    state::Shared,
+    state::{AppState, Shared},
 };
 use axum::{Json, extract::State};
-use mm_core::Modality;
+use mm_core::{Modality, Source, Tensor};
 use mm_repr::CandidateLabels;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -132,29 +133,66 @@ pub(crate) async fn classify(
         sources.push(read_source(&state, &modality, value, &format!("{modality}[{index}]")).await?);
     }
     let ClassifyRequest { candidates, templates, k, .. } = request;
-    let data = model.call(move |model| {
-        let LoadedModel::Encoder(encoder) = model else {
-            return Err(ApiError::internal("a model that does not classify was asked to"));
-        };
-        let classes = if zero_shot {
-            let default = [CandidateLabels::default_template(&modality).to_owned()];
-            let templates = if templates.is_empty() { &default[..] } else { &templates };
-            let candidates = CandidateLabels::embed(encoder, &candidates, templates)?;
-            encoder.classify_zero_shot(&modality, &sources, &candidates)?
-        } else {
-            encoder.classify(&modality, &sources)?
-        };
-        let score = |(class, rank): (mm_repr::ClassScore, usize)| ClassScore {
-            rank,
-            label: class.label,
-            score: class.score,
-            logit: class.logit,
-        };
-        let classified = |(index, classes): (usize, Vec<mm_repr::ClassScore>)| Classified {
-            index,
-            results: classes.into_iter().take(k).zip(1..).map(score).collect(),
-        };
-        Ok(classes.into_iter().enumerate().map(classified).collect())
-    });
-    Ok(Json(ClassifyResponse { data: data.await?, model: info.name.clone() }))
+    let classes = if zero_shot {
+        let default = [CandidateLabels::default_template(&modality).to_owned()];
+        let templates = if templates.is_empty() { &default[..] } else { &templates };
+        by_candidates(&state, (model, &info), (&modality, sources), &candidates, templates).await?
+    } else {
+        by_own_classes(&state, (model, &info), &modality, sources).await?
+    };
+    let score = |(class, rank): (mm_repr::ClassScore, usize)| ClassScore {
+        rank,
+        label: class.label,
+        score: class.score,
+        logit: class.logit,
+    };
+    let classified = |(index, classes): (usize, Vec<mm_repr::ClassScore>)| Classified {
+        index,
+        results: classes.into_iter().take(k).zip(1..).map(score).collect(),
+    };
+    let data = classes.into_iter().enumerate().map(classified).collect();
+    Ok(Json(ClassifyResponse { data, model: info.name.clone() }))
+}
+
+/// The model's own classes of values of a modality, the most probable first.
+pub(super) async fn by_own_classes(
+    state: &AppState,
+    (model, info): (&ModelHandle, &ModelInfo),
+    modality: &Modality,
+    sources: Vec<Source>,
+) -> Result<Vec<Vec<mm_repr::ClassScore>>, ApiError> {
+    let (processor, of) = (info.processor(modality)?.clone(), modality.clone());
+    let sources = sources.into_iter().enumerate().collect();
+    let samples = state.decode(move || encode::process(&processor, sources, &of, of.name())).await?;
+    let pending = encode::submit(model, info.generation, (modality, Output::Classes), samples)?;
+    Ok(encode::rows(pending).await?.iter().map(|logits| info.classes.rank(logits)).collect())
+}
+
+/// Candidate labels of values of a modality, the most probable first.
+async fn by_candidates(
+    state: &AppState,
+    (model, info): (&ModelHandle, &ModelInfo),
+    (modality, sources): (&Modality, Vec<Source>),
+    labels: &[String],
+    templates: &[String],
+) -> Result<Vec<Vec<mm_repr::ClassScore>>, ApiError> {
+    let head = info.contrastive_head.ok_or_else(|| ApiError::internal("a model without a space for labels"))?;
+    let prompts = CandidateLabels::prompts(labels, templates);
+    let (count, max) = (prompts.len(), state.limits.max_inputs);
+    if count > max {
+        let found = format!("{} labels in {} templates", labels.len(), templates.len());
+        return Err(ApiError::too_large("candidates", found, format!("at most {max} texts")));
+    }
+    let texts = prompts.into_iter().map(|prompt| (Modality::TEXT, Source::Text(prompt))).collect();
+    let texts = embed(state, model, info, texts, None).await?.vectors;
+    let values = sources.into_iter().map(|source| (modality.clone(), source)).collect();
+    let values = embed(state, model, info, values, None).await?.vectors;
+    let candidates = CandidateLabels::new(labels, &matrix(&texts)?)?;
+    Ok(candidates.rank(head, &matrix(&values)?)?)
+}
+
+/// Rows as a tensor, `[rows, dim]`.
+fn matrix(rows: &[Vec<f32>]) -> mm_core::Result<Tensor> {
+    let dim = rows.first().map_or(0, Vec::len);
+    Tensor::from_vec(&rows.concat(), &[rows.len() as i64, dim as i64])
 }

@@ -247,7 +247,7 @@ fn model_type(info: &ModelInfo) -> Value {
     } else {
         return json!({"embedding": {}});
     };
-    let labels = || info.labels.iter().enumerate();
+    let labels = || info.classes.labels.iter().enumerate();
     let names: Map<String, Value> = labels().map(|(id, label)| (id.to_string(), json!(label))).collect();
     let ids: Map<String, Value> = labels().map(|(id, label)| (label.clone(), json!(id))).collect();
     json!({kind: {"id2label": names, "label2id": ids}})

@@ -2,23 +2,23 @@
 //! classifier.
 
 use super::{
+    classify::by_own_classes,
     predict::predictor,
     tei::{Inputs, TeiResult},
     tei_input::TeiBody,
 };
 use crate::{
     embed::check_count,
-    engine::{Capability, LoadedModel, ModelHandle},
+    engine::{Capability, ModelHandle, ModelInfo},
     error::ApiError,
     media::read_source,
     state::{AppState, Shared},
 };
 use axum::{Json, extract::State};
 use mm_core::{Modality, Source};
-use mm_repr::Pretrained;
 use mm_tasks::prediction::Predictor;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
 /// Texts to be classified.
@@ -76,17 +76,18 @@ pub(crate) async fn predict(
         PredictInputs::Several(items) => (false, items.into_iter().map(single_text).collect::<Result<_, _>>()?),
     };
     check_count(&state, texts.len())?;
-    let model = find_model(&state, request.model.as_deref())?;
+    let (model, info) = find_model(&state, request.model.as_deref())?;
     let mut sources = Vec::with_capacity(texts.len());
     for text in texts {
         sources.push(read_source(&state, &Modality::TEXT, &text, "inputs").await?);
     }
     let raw_scores = request.raw_scores;
-    let classes = model.call(move |model| match model {
-        LoadedModel::Encoder(encoder) => by_checkpoint(encoder, &sources, raw_scores),
-        _ => by_run(predictor(model)?, sources, raw_scores),
-    });
-    let mut classes = classes.await?;
+    let mut classes = if info.can(Capability::Classify) {
+        let classes = by_own_classes(&state, (model, &info), &Modality::TEXT, sources).await?;
+        classes.into_iter().map(|classes| scores(classes, raw_scores)).collect()
+    } else {
+        model.call(move |model| by_run(predictor(model)?, sources, raw_scores)).await?
+    };
     Ok(Json(if is_single {
         PredictResponse::One(classes.pop().unwrap_or_default())
     } else {
@@ -95,27 +96,27 @@ pub(crate) async fn predict(
 }
 
 /// The model of a name; without a name the first that predicts or classifies and takes texts.
-fn find_model<'a>(state: &'a AppState, name: Option<&str>) -> Result<&'a ModelHandle, ApiError> {
+fn find_model<'a>(state: &'a AppState, name: Option<&str>) -> Result<(&'a ModelHandle, Arc<ModelInfo>), ApiError> {
     let is_asked = |model: &ModelHandle| name.is_none_or(|name| name.is_empty() || name == model.name());
     for model in state.pool.models().iter().filter(|model| is_asked(model)) {
         let info = model.info()?;
         if info.modalities.contains(&Modality::TEXT)
             && (info.can(Capability::Predict) || info.can(Capability::Classify))
         {
-            return Ok(model);
+            return Ok((model, info));
         }
     }
     // Its errors say what the model takes and can, or that there is none.
-    Ok(state.pool.find(name, Capability::Predict)?.0)
+    state.pool.find(name, Capability::Predict)
 }
 
-fn by_checkpoint(model: &Pretrained, texts: &[Source], raw_scores: bool) -> Result<Vec<Vec<ClassScore>>, ApiError> {
+/// The classes of a text as this route gives them.
+fn scores(classes: Vec<mm_repr::ClassScore>, raw_scores: bool) -> Vec<ClassScore> {
     let score = |class: mm_repr::ClassScore| ClassScore {
         score: f64::from(if raw_scores { class.logit } else { class.score }),
         label: class.label,
     };
-    let classes = model.classify(&Modality::TEXT, texts)?;
-    Ok(classes.into_iter().map(|classes| classes.into_iter().map(score).collect()).collect())
+    classes.into_iter().map(score).collect()
 }
 
 fn by_run(predictor: &Predictor, texts: Vec<Source>, raw_scores: bool) -> Result<Vec<Vec<ClassScore>>, ApiError> {

@@ -7,14 +7,18 @@ use super::{
 };
 use crate::{
     embed::check_count,
-    engine::{Capability, LoadedModel, ModelHandle},
+    encode::{self, Sample},
+    engine::{Capability, ModelHandle, ModelInfo, Output},
     error::ApiError,
     media::read_source,
     state::{AppState, Shared},
 };
 use axum::{Json, extract::State};
 use mm_core::Modality;
-use mm_repr::Relevance;
+use mm_repr::{
+    Relevance,
+    text::{PairProcessor, TokenizedPair},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -75,7 +79,7 @@ pub(crate) async fn rerank(
     let (model, info) = state.pool.find_for_either(request.model.as_deref(), capabilities, &[Modality::TEXT])?;
     let RerankRequest { query, texts, raw_scores, return_text, options, .. } = request;
     let scores = if info.can(Capability::Rerank) {
-        let relevance = relevance(&state, model, query, texts.clone(), options.truncates()).await?;
+        let relevance = relevance(&state, (model, &info), query, texts.clone(), options.truncates()).await?;
         let scored = |relevance: Relevance| {
             let logit = f64::from(relevance.logit);
             Scored { order: logit, score: if raw_scores { logit } else { relevance.score() } }
@@ -98,10 +102,10 @@ pub(crate) async fn rerank(
     Ok(Json(ranked.into_iter().map(rank).collect()))
 }
 
-/// The relevance of texts to a query by a reranker. Longer pairs than it takes are refused unless `truncates`.
+/// The logits of texts' relevance to a query by a reranker. Longer pairs than it takes are refused unless `truncates`.
 async fn relevance(
     state: &AppState,
-    model: &ModelHandle,
+    (model, info): (&ModelHandle, &ModelInfo),
     query: String,
     texts: Vec<String>,
     truncates: bool,
@@ -111,17 +115,28 @@ async fn relevance(
     for text in &texts {
         read_source(state, &Modality::TEXT, text, "texts").await?;
     }
-    let relevance = model.call(move |model| {
-        let LoadedModel::Encoder(encoder) = model else {
-            return Err(ApiError::internal("a model that does not rerank was asked to"));
-        };
-        let pairs = encoder.tokenize_pairs(&query, &texts)?;
-        if !truncates && let Some((index, pair)) = pairs.iter().enumerate().find(|(_, pair)| pair.is_truncated) {
-            let found = "a longer text with the query than the model takes";
-            let expected = format!("at most {} tokens together, or \"truncate\": true", pair.ids.len());
-            return Err(ApiError::too_large(&format!("texts[{index}]"), found, expected));
-        }
-        Ok(encoder.relevance_of_pairs(&pairs)?)
-    });
-    relevance.await
+    let processor = info.pairs.clone().ok_or_else(|| ApiError::internal("a reranker without pairs"))?;
+    let samples = state.decode(move || tokenize(&processor, &query, &texts, truncates)).await?;
+    let pending = encode::submit(model, info.generation, (&Modality::TEXT, Output::Relevance), samples)?;
+    let logits = encode::rows(pending).await?.into_iter().flatten();
+    Ok(logits.map(|logit| Relevance { logit }).collect())
+}
+
+/// A sample of the query with each of the texts.
+fn tokenize(
+    processor: &PairProcessor,
+    query: &str,
+    texts: &[String],
+    truncates: bool,
+) -> Result<Vec<Sample>, ApiError> {
+    let pairs = processor.pairs(query, texts)?;
+    if !truncates && let Some((index, pair)) = pairs.iter().enumerate().find(|(_, pair)| pair.is_truncated) {
+        let found = "a longer text with the query than the model takes";
+        let expected = format!("at most {} tokens together, or \"truncate\": true", pair.ids.len());
+        return Err(ApiError::too_large(&format!("texts[{index}]"), found, expected));
+    }
+    let sample = |(index, pair): (usize, TokenizedPair)| {
+        Ok(Sample { index, length: pair.ids.len(), tensor: pair.to_tensor()?.into_send()? })
+    };
+    pairs.into_iter().enumerate().map(sample).collect()
 }
