@@ -16,7 +16,7 @@ import numpy as np
 
 os.environ |= {"LANCE_LOG": "error", "RUST_LOG": "error"}
 
-BUILD, K = 128, 10
+K = 10
 
 
 def option(name, default):
@@ -33,9 +33,6 @@ for argument in arguments:
         positional.append(argument)
 PROGRAM, FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
 ROWS, WIDTH, KIND = (positional + ["100000", "512", "f16"][len(positional):])[:3]
-LINKS = 32 if int(ROWS) > 200_000 else 16
-BY_DEFAULT = int(128 * max(1, int(ROWS) / 100_000) ** (1 / 3))
-CANDIDATES = sorted({64, 128, 256, BY_DEFAULT})
 ROUNDS, ONLY = int(option("--rounds", "3")), option("--only", "usearch,faiss,hnswlib,lancedb,pgvector").split(",")
 THREADS = 2
 
@@ -174,6 +171,9 @@ def mm(threads, candidates):
 
 shutil.rmtree(FOLDER, ignore_errors=True)
 print(subprocess.run([PROGRAM, ROWS, WIDTH, KIND, FOLDER], check=True, capture_output=True, text=True).stdout, flush=True)
+settings = json.loads((FOLDER / "settings.json").read_text())
+LINKS, BUILD = settings["links"], settings["expansion_add"]
+CANDIDATES = sorted({64, 128, 256, settings["candidates"]})
 vectors, queries = (np.load(FOLDER / f"{name}.npy", mmap_mode="r") for name in ("vectors", "queries"))
 unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
 queries = unit(np.asarray(queries))

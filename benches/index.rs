@@ -1,6 +1,6 @@
 //! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8] [DIR]` writes clustered vectors of unit length with
 //! a field and a text, optimizes, and prints times, sizes, recall and latencies as a table. With DIR the store stays
-//! there, next to `vectors.npy` and `queries.npy` for other libraries (benches/index.py). `index query DIR THREADS
+//! there, next to `vectors.npy`, `queries.npy` and `settings.json` for other libraries (benches/index.py). `index query DIR THREADS
 //! CANDIDATES` answers the queries of such a folder, and prints queries a second and the rows found as JSON.
 
 use mm_core::seed::Rng;
@@ -73,6 +73,11 @@ fn main() -> Outcome<()> {
         std::fs::create_dir_all(&folder)?;
         save(&folder.join("vectors.npy"), rows, dim, 2)?;
         save(&folder.join("queries.npy"), EACH, dim, 10)?;
+        let settings = SearchSettings::default();
+        let settings = serde_json::json!({
+            "links": settings.links(rows), "expansion_add": settings.expansion_add, "candidates": settings.candidates(rows)
+        });
+        std::fs::write(folder.join("settings.json"), settings.to_string())?;
         return measure(&folder.join("store"), rows, dim, quantization);
     }
     let folder = std::env::temp_dir().join(format!("mm-bench-index-{}", std::process::id()));

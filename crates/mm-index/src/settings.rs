@@ -48,12 +48,12 @@ const FEW_LINKS_ROWS: usize = 200_000;
 
 impl SearchSettings {
     /// Neighbors of a row in a graph of so many rows.
-    pub(crate) fn links(&self, rows: usize) -> usize {
+    pub fn links(&self, rows: usize) -> usize {
         self.connectivity.unwrap_or(if rows > FEW_LINKS_ROWS { 32 } else { 16 })
     }
 
     /// Candidates that are kept while a graph of so many rows is searched.
-    pub(crate) fn candidates(&self, rows: usize) -> usize {
+    pub fn candidates(&self, rows: usize) -> usize {
         let growth = (rows as f64 / DEFAULT_ROWS as f64).cbrt().max(1.0);
         self.expansion_search.unwrap_or((DEFAULT_CANDIDATES as f64 * growth) as usize)
     }
