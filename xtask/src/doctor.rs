@@ -54,7 +54,7 @@ pub fn run() -> Result<()> {
 }
 
 /// The libtorch folder that cargo builds with, and where it is set.
-fn configured() -> Result<Option<(PathBuf, &'static str)>> {
+pub fn configured() -> Result<Option<(PathBuf, &'static str)>> {
     if let Some(found) = from_environment()? {
         return Ok(Some((found.folder, found.origin)));
     }

@@ -7,6 +7,7 @@ mod dist;
 mod docs;
 mod doctor;
 mod fuzz;
+mod nccl;
 mod new;
 mod outside;
 mod parity;
@@ -112,6 +113,13 @@ enum Command {
     /// manual pages, completions and the licences of everything inside.
     #[command(after_help = "Example:\n  cargo xtask dist --out target/dist")]
     Dist(dist::Arguments),
+    /// Build the library with NCCL, through which several processes train on GPUs, against a libtorch with CUDA: the one of
+    /// this workspace (`setup --cuda`), of LIBTORCH, or Python's torch. It needs the headers of CUDA: those of Python's wheels
+    /// next to torch, or a toolkit's (CUDA_HOME).
+    #[command(
+        after_help = "Examples:\n  cargo xtask nccl\n  cargo xtask nccl --out /usr/local/lib/libmm_nccl.so    with MM_NCCL_LIBRARY=/usr/local/lib/libmm_nccl.so for mm"
+    )]
+    Nccl(nccl::Arguments),
     /// Build and run the README example of each library crate in a project outside the workspace.
     #[command(
         after_help = "Examples:\n  cargo xtask outside mm-align        one crate\n  cargo xtask outside --list          features and packages of each, without compiling"
@@ -187,6 +195,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Docs { check: true } => docs::check(),
         Command::Docs { check: false } => cargo::docs(),
         Command::Dist(arguments) => dist::run(&arguments),
+        Command::Nccl(arguments) => nccl::run(&arguments),
         Command::Outside(arguments) => outside::run(&arguments),
         Command::Ci { outside } => ci::ci(outside),
     }

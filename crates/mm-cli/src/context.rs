@@ -1,12 +1,13 @@
 //! The context of every command: output mode, device, threads and the registries.
 
 use crate::{exit::Interrupted, output::stderr};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use mm_core::{Device, Registry};
 use mm_data::datasets::DatasetRegistry;
+use mm_dist::Environment;
 use mm_tasks::{TaskContext, TaskRegistry, alignment::MethodRegistry};
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -33,12 +34,15 @@ pub(crate) struct Context {
     /// The tasks that a config can name.
     tasks: Arc<TaskRegistry>,
     device: String,
+    /// The GPU of this process among several, in place of that of `--device`.
+    own_device: OnceLock<Device>,
 }
 
 impl Context {
     pub(crate) fn new(json: bool, device: String, threads: usize, registries: Registries) -> Self {
         let Registries { encoders, tasks, methods, datasets } = registries;
-        Self { json, threads, registry: Arc::new(encoders), methods, datasets, tasks: Arc::new(tasks), device }
+        let (registry, tasks) = (Arc::new(encoders), Arc::new(tasks));
+        Self { json, threads, registry, methods, datasets, tasks, device, own_device: OnceLock::new() }
     }
 
     /// The modality of another crate that recognizes a column of a table.
@@ -46,9 +50,31 @@ impl Context {
         self.registry.modality_of_column(column, cells).map(ToOwned::to_owned)
     }
 
-    /// The device named by `--device`.
+    /// The device named by `--device`; that of this process after [`Context::use_own_gpu`].
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
-        Ok(self.device.parse()?)
+        match self.own_device.get() {
+            Some(device) => Ok(*device),
+            None => Ok(self.device.parse()?),
+        }
+    }
+
+    /// Chooses the device of one of several processes that train together: where `--device` asks for a GPU, the one of the
+    /// process's number on its host.
+    pub(crate) fn use_own_gpu(&self, environment: &Environment) -> anyhow::Result<Device> {
+        let device = self.device()?;
+        if device == Device::Cpu {
+            return Ok(device);
+        }
+        if self.device.contains(':') {
+            bail!(
+                "--device: found {} and {} processes, expected cuda, auto or cpu: each process takes the GPU of its number on \
+                 the host, LOCAL_RANK",
+                self.device,
+                environment.world_size
+            );
+        }
+        let own = environment.gpu()?;
+        Ok(*self.own_device.get_or_init(|| own))
     }
 
     /// The encoders and tasks, to be shared with threads that outlive the command.

@@ -1,84 +1,12 @@
 //! libtorch's store, gloo backend and reducer, through `shim.cpp`. Errors are the texts of C++ exceptions.
 
+use crate::{ffi, nccl::CreateBackend};
 use mm_core::{DType, Device, Tensor};
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::{NonNull, null_mut},
     time::Duration,
 };
-
-unsafe extern "C" {
-    fn mm_dist_free(text: *mut c_char);
-    fn mm_dist_tcp_store(
-        host: *const c_char,
-        port: u16,
-        is_server: bool,
-        timeout_ms: i64,
-        error: *mut *mut c_char,
-    ) -> *mut c_void;
-    fn mm_dist_prefix_store(store: *const c_void, prefix: *const c_char, error: *mut *mut c_char) -> *mut c_void;
-    fn mm_dist_store_free(store: *mut c_void);
-    fn mm_dist_store_set(
-        store: *const c_void,
-        key: *const c_char,
-        value: *const u8,
-        size: usize,
-        error: *mut *mut c_char,
-    );
-    fn mm_dist_store_get(
-        store: *const c_void,
-        key: *const c_char,
-        size: *mut usize,
-        error: *mut *mut c_char,
-    ) -> *mut c_char;
-    fn mm_dist_store_add(store: *const c_void, key: *const c_char, amount: i64, error: *mut *mut c_char) -> i64;
-    fn mm_dist_gloo(
-        store: *const c_void,
-        rank: c_int,
-        size: c_int,
-        timeout_ms: i64,
-        address: *const c_char,
-        error: *mut *mut c_char,
-    ) -> *mut c_void;
-    fn mm_dist_group_free(group: *mut c_void);
-    fn mm_dist_all_reduce(group: *const c_void, tensor: *mut c_void, operation: c_int, error: *mut *mut c_char);
-    fn mm_dist_batch_norm(
-        group: *const c_void,
-        outputs: *const *mut c_void,
-        input: *mut c_void,
-        weight: *mut c_void,
-        bias: *mut c_void,
-        eps: f64,
-        error: *mut *mut c_char,
-    );
-    fn mm_dist_broadcast(group: *const c_void, tensor: *mut c_void, root: i64, error: *mut *mut c_char);
-    fn mm_dist_all_gather(
-        group: *const c_void,
-        outputs: *const *mut c_void,
-        count: i64,
-        input: *mut c_void,
-        error: *mut *mut c_char,
-    );
-    fn mm_dist_barrier(group: *const c_void, error: *mut *mut c_char);
-    fn mm_dist_reducer(
-        group: *const c_void,
-        parameters: *const *mut c_void,
-        count: i64,
-        bucket_bytes: i64,
-        error: *mut *mut c_char,
-    ) -> *mut c_void;
-    fn mm_dist_gradient_order(
-        loss: *mut c_void,
-        parameters: *const *mut c_void,
-        count: i64,
-        order: *mut i64,
-        error: *mut *mut c_char,
-    ) -> i64;
-    fn mm_dist_reducer_prepare(reducer: *mut c_void, loss: *mut c_void, error: *mut *mut c_char);
-    fn mm_dist_reducer_free(reducer: *mut c_void);
-    fn mm_dist_profiler_start(error: *mut *mut c_char);
-    fn mm_dist_profiler_stop(path: *const c_char, error: *mut *mut c_char);
-}
 
 /// Calls a function of the shim, whose last argument takes the text of an exception.
 fn call<T>(function: impl FnOnce(*mut *mut c_char) -> T) -> Result<T, String> {
@@ -89,7 +17,7 @@ fn call<T>(function: impl FnOnce(*mut *mut c_char) -> T) -> Result<T, String> {
     }
     // SAFETY: the shim allocated a text that ends in zero; it is freed once.
     let text = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
-    unsafe { mm_dist_free(error) };
+    unsafe { ffi::mm_dist_free(error) };
     Err(text)
 }
 
@@ -120,8 +48,9 @@ impl Store {
     pub fn connect(host: &str, port: u16, is_server: bool, timeout: Duration) -> Result<Self, String> {
         let host = c_text(host)?;
         // SAFETY: the text outlives the call.
-        let store =
-            call(|error| unsafe { mm_dist_tcp_store(host.as_ptr(), port, is_server, milliseconds(timeout), error) })?;
+        let store = call(|error| unsafe {
+            ffi::mm_dist_tcp_store(host.as_ptr(), port, is_server, milliseconds(timeout), error)
+        })?;
         object(store).map(Self)
     }
 
@@ -129,7 +58,7 @@ impl Store {
     pub fn prefixed(&self, prefix: &str) -> Result<Self, String> {
         let prefix = c_text(prefix)?;
         // SAFETY: the store and the text outlive the call; the new object holds a reference of its own.
-        let store = call(|error| unsafe { mm_dist_prefix_store(self.0.as_ptr(), prefix.as_ptr(), error) })?;
+        let store = call(|error| unsafe { ffi::mm_dist_prefix_store(self.0.as_ptr(), prefix.as_ptr(), error) })?;
         object(store).map(Self)
     }
 
@@ -137,7 +66,7 @@ impl Store {
         let key = c_text(key)?;
         // SAFETY: all pointers outlive the call.
         call(|error| unsafe {
-            mm_dist_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len(), error);
+            ffi::mm_dist_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len(), error);
         })
     }
 
@@ -146,9 +75,9 @@ impl Store {
         let (key, mut size) = (c_text(key)?, 0);
         // SAFETY: the shim returns `size` bytes in memory that is freed once.
         unsafe {
-            let value = call(|error| mm_dist_store_get(self.0.as_ptr(), key.as_ptr(), &raw mut size, error))?;
+            let value = call(|error| ffi::mm_dist_store_get(self.0.as_ptr(), key.as_ptr(), &raw mut size, error))?;
             let copy = std::slice::from_raw_parts(value.cast::<u8>(), size).to_vec();
-            mm_dist_free(value);
+            ffi::mm_dist_free(value);
             Ok(copy)
         }
     }
@@ -157,18 +86,25 @@ impl Store {
     pub fn add(&self, key: &str, amount: i64) -> Result<i64, String> {
         let key = c_text(key)?;
         // SAFETY: the store and the text outlive the call.
-        call(|error| unsafe { mm_dist_store_add(self.0.as_ptr(), key.as_ptr(), amount, error) })
+        call(|error| unsafe { ffi::mm_dist_store_add(self.0.as_ptr(), key.as_ptr(), amount, error) })
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
         // SAFETY: freed once.
-        unsafe { mm_dist_store_free(self.0.as_ptr()) }
+        unsafe { ffi::mm_dist_store_free(self.0.as_ptr()) }
     }
 }
 
-/// A gloo process group. Not `Sync`: the order of its operations has to be the same in all processes.
+/// The version of libtorch that this crate was compiled with.
+pub fn torch_version() -> String {
+    // SAFETY: the shim returns a constant that ends in zero.
+    unsafe { CStr::from_ptr(ffi::mm_dist_torch_version()) }.to_string_lossy().into_owned()
+}
+
+/// A gloo process group, and NCCL for tensors on GPUs after [`Gloo::add_nccl`]. Not `Sync`: the order of its operations
+/// has to be the same in all processes.
 pub struct Gloo(NonNull<c_void>);
 
 impl Gloo {
@@ -186,15 +122,34 @@ impl Gloo {
         let (rank, size) = (number(rank)?, number(world_size)?);
         // SAFETY: the store and the text outlive the call; the group holds a reference to the store.
         let group = call(|error| unsafe {
-            mm_dist_gloo(store.0.as_ptr(), rank, size, milliseconds(timeout), address.as_ptr(), error)
+            ffi::mm_dist_gloo(store.0.as_ptr(), rank, size, milliseconds(timeout), address.as_ptr(), error)
         })?;
         object(group).map(Self)
+    }
+
+    /// Lets tensors on a GPU travel through NCCL from now on; `name` is that of the group in NCCL's messages.
+    pub fn add_nccl(
+        &self,
+        store: &Store,
+        create: CreateBackend,
+        timeout: Duration,
+        gpu: usize,
+        name: &str,
+    ) -> Result<(), String> {
+        let name = c_text(name)?;
+        let gpu = c_int::try_from(gpu).map_err(|_| format!("there is no GPU {gpu}"))?;
+        // SAFETY: the store and the text outlive the call; `create` has the type of `mm_nccl_backend`, whose library was
+        // compiled with the same version of libtorch and stays loaded.
+        call(|error| unsafe {
+            let (store, timeout) = (store.0.as_ptr(), milliseconds(timeout));
+            ffi::mm_dist_group_nccl(self.0.as_ptr(), store, create, timeout, gpu, name.as_ptr(), error);
+        })
     }
 
     /// Reduces contiguous tensors of all processes, in place.
     pub fn all_reduce(&self, tensor: &Tensor, operation: c_int) -> Result<(), String> {
         // SAFETY: the operation is over when the call returns, until when the tensor lives.
-        call(|error| unsafe { mm_dist_all_reduce(self.0.as_ptr(), pointer(tensor), operation, error) })
+        call(|error| unsafe { ffi::mm_dist_all_reduce(self.0.as_ptr(), pointer(tensor), operation, error) })
     }
 
     /// Batch normalization by the statistics of all processes: the output, and mean and unbiased variance `[channels]`.
@@ -206,7 +161,7 @@ impl Gloo {
         // outputs, and their node in the graph holds references to the group and the inputs.
         call(|error| unsafe {
             let (input, weight, bias) = (pointer(input), pointer(weight), pointer(bias));
-            mm_dist_batch_norm(self.0.as_ptr(), pointers.as_ptr(), input, weight, bias, eps, error);
+            ffi::mm_dist_batch_norm(self.0.as_ptr(), pointers.as_ptr(), input, weight, bias, eps, error);
         })?;
         Ok(outputs)
     }
@@ -214,7 +169,7 @@ impl Gloo {
     /// Overwrites the tensor with that of the rank `root`.
     pub fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<(), String> {
         // SAFETY: as above.
-        call(|error| unsafe { mm_dist_broadcast(self.0.as_ptr(), pointer(tensor), root as i64, error) })
+        call(|error| unsafe { ffi::mm_dist_broadcast(self.0.as_ptr(), pointer(tensor), root as i64, error) })
     }
 
     /// Writes each rank's `input` to one of `outputs`; all have the same shape.
@@ -223,21 +178,21 @@ impl Gloo {
         // SAFETY: as above.
         call(|error| unsafe {
             let (list, count) = (pointers.as_ptr(), pointers.len() as i64);
-            mm_dist_all_gather(self.0.as_ptr(), list, count, pointer(input), error);
+            ffi::mm_dist_all_gather(self.0.as_ptr(), list, count, pointer(input), error);
         })
     }
 
     /// Waits for all processes; rank 0's error names those that did not come.
     pub fn barrier(&self) -> Result<(), String> {
         // SAFETY: the group lives.
-        call(|error| unsafe { mm_dist_barrier(self.0.as_ptr(), error) })
+        call(|error| unsafe { ffi::mm_dist_barrier(self.0.as_ptr(), error) })
     }
 }
 
 impl Drop for Gloo {
     fn drop(&mut self) {
         // SAFETY: freed once.
-        unsafe { mm_dist_group_free(self.0.as_ptr()) }
+        unsafe { ffi::mm_dist_group_free(self.0.as_ptr()) }
     }
 }
 
@@ -249,7 +204,7 @@ pub fn gradient_order(loss: &Tensor, parameters: &[Tensor]) -> Result<Vec<usize>
     // SAFETY: the tensors live; the shim writes each position once at most.
     let found = call(|error| unsafe {
         let (list, count) = (pointers.as_ptr(), pointers.len() as i64);
-        mm_dist_gradient_order(pointer(loss), list, count, order.as_mut_ptr(), error)
+        ffi::mm_dist_gradient_order(pointer(loss), list, count, order.as_mut_ptr(), error)
     })?;
     Ok(order.into_iter().take(found as usize).map(|position| position as usize).collect())
 }
@@ -264,28 +219,28 @@ impl Reducer {
         let bytes = i64::try_from(bucket_bytes).unwrap_or(i64::MAX);
         // SAFETY: the reducer holds references of its own to the group and the tensors.
         let reducer = call(|error| unsafe {
-            mm_dist_reducer(gloo.0.as_ptr(), pointers.as_ptr(), pointers.len() as i64, bytes, error)
+            ffi::mm_dist_reducer(gloo.0.as_ptr(), pointers.as_ptr(), pointers.len() as i64, bytes, error)
         })?;
         object(reducer).map(Self)
     }
 
     pub fn prepare(&self, loss: &Tensor) -> Result<(), String> {
         // SAFETY: the reducer and the tensor live; a backward pass runs in this thread after the call, not during it.
-        call(|error| unsafe { mm_dist_reducer_prepare(self.0.as_ptr(), pointer(loss), error) })
+        call(|error| unsafe { ffi::mm_dist_reducer_prepare(self.0.as_ptr(), pointer(loss), error) })
     }
 }
 
 impl Drop for Reducer {
     fn drop(&mut self) {
         // SAFETY: freed once; its hooks are removed first.
-        unsafe { mm_dist_reducer_free(self.0.as_ptr()) }
+        unsafe { ffi::mm_dist_reducer_free(self.0.as_ptr()) }
     }
 }
 
 /// Starts to record the operations of this thread; one thread of the process at a time.
 pub fn start_profiler() -> Result<(), String> {
     // SAFETY: the caller sees to it that no other thread records.
-    call(|error| unsafe { mm_dist_profiler_start(error) })
+    call(|error| unsafe { ffi::mm_dist_profiler_start(error) })
 }
 
 /// Ends the recording of this thread, and writes it to a file if one is given.
@@ -293,5 +248,5 @@ pub fn stop_profiler(path: Option<&str>) -> Result<(), String> {
     let path = path.map(c_text).transpose()?;
     let pointer = path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr());
     // SAFETY: this thread records; the text outlives the call.
-    call(|error| unsafe { mm_dist_profiler_stop(pointer, error) })
+    call(|error| unsafe { ffi::mm_dist_profiler_stop(pointer, error) })
 }

@@ -82,6 +82,22 @@ pub enum Error {
         /// Those of the other ranks.
         expected: String,
     },
+    /// The library with NCCL, or a GPU, cannot be used.
+    #[error("NCCL: found {found}, expected {expected}")]
+    Nccl {
+        /// What was found.
+        found: String,
+        /// What was expected, and what to do.
+        expected: String,
+    },
+    /// Another process cannot use its GPU, so none trains.
+    #[error("rank {rank} cannot use its GPU: {reason}")]
+    Gpu {
+        /// That process.
+        rank: usize,
+        /// Its error.
+        reason: String,
+    },
     /// What a process sent cannot be read.
     #[error("a message of rank {rank} cannot be read: {source}")]
     Message {

@@ -19,6 +19,8 @@ struct Header {
     rows: usize,
     dtype: DType,
     shape: Vec<i64>,
+    /// Whether they are on a GPU that NCCL sends from.
+    gpu: bool,
 }
 
 impl Group {
@@ -46,7 +48,8 @@ impl Group {
     /// When the rows have other dimensions or another dtype in another rank, a process ended or does not come.
     pub fn gather_rows(&self, rows: &Tensor) -> Result<GatheredRows> {
         let shape = rows.shape().into_iter().skip(1).collect();
-        let headers = self.gather(&Header { rows: rows.size(0)? as usize, dtype: rows.dtype()?, shape })?;
+        let gpu = self.transport(rows) != Device::Cpu;
+        let headers = self.gather(&Header { rows: rows.size(0)? as usize, dtype: rows.dtype()?, shape, gpu })?;
         // A rank without rows may not know what they would look like.
         let expected = headers.iter().find(|h| h.rows > 0).unwrap_or(&headers[0]);
         let differs = |h: &Header| h.rows > 0 && (h.dtype, &h.shape) != (expected.dtype, &expected.shape);
@@ -60,14 +63,17 @@ impl Group {
         if longest == 0 {
             return Ok(GatheredRows { values: rows.clone(), counts });
         }
+        // A rank without rows may have them elsewhere.
+        let on_gpus = headers.iter().all(|h| h.gpu || h.rows == 0);
+        let device = self.gpu.filter(|_| on_gpus).unwrap_or(Device::Cpu);
         let own_count = counts[self.rank()] as i64;
         let padded = no_grad(|| {
             let missing = zero_rows(longest - own_count, &expected.shape, expected.dtype, rows.device())?;
             if own_count == 0 { Ok(missing) } else { Tensor::cat(&[&rows.detach()?, &missing], 0) }
         })?;
-        let mut all = self.all_gather(&padded)?;
+        let mut all = self.all_gather(&padded.to_device(device)?)?;
         for (part, count) in all.iter_mut().zip(&counts) {
-            *part = part.narrow(0, 0, *count as i64)?;
+            *part = part.narrow(0, 0, *count as i64)?.to_device(rows.device())?;
         }
         if own_count > 0 {
             all[self.rank()] = rows.scale_gradient(self.world_size() as f64)?;

@@ -47,10 +47,12 @@ pub struct Group {
     // Dropped in this order: the connections, so that the others notice; the monitor, which waits until they have read
     // why; the store.
     /// For gradients, whose operations run while the backward pass does.
-    gradients: Gloo,
-    gloo: Gloo,
+    pub(crate) gradients: Gloo,
+    pub(crate) gloo: Gloo,
     monitor: Monitor,
-    _store: Store,
+    pub(crate) store: Store,
+    /// The GPU whose tensors travel through NCCL.
+    pub(crate) gpu: Option<Device>,
     _lock: Option<ThreadLock>,
 }
 
@@ -96,7 +98,7 @@ impl Group {
         };
         let is_server = rank == 0 && !agent_store;
         let store = connect_store(host, *master_port, is_server, timeout).map_err(&failed)?;
-        let prefix = format!("mm/{}/", environment.attempt);
+        let prefix = Self::prefix(environment);
         let connect = || {
             let store = connect_store(host, *master_port, false, timeout).map_err(&failed)?;
             store.prefixed(&prefix).map_err(&failed)
@@ -109,7 +111,12 @@ impl Group {
         };
         let (gradients, gloo) = (gloo("gradients")?, gloo("default")?);
         tracing::info!("rank {rank} of {world_size} joined at {}", environment.address());
-        Ok(Self { rank, world_size, gradients, gloo, monitor, _store: store, _lock: lock })
+        Ok(Self { rank, world_size, gradients, gloo, monitor, store, gpu: None, _lock: lock })
+    }
+
+    /// What the names in the store begin with.
+    pub(crate) fn prefix(environment: &Environment) -> String {
+        format!("mm/{}/", environment.attempt)
     }
 
     /// The first operation of both groups of connections.
@@ -136,7 +143,7 @@ impl Group {
     /// # Errors
     /// When a process ended or does not come.
     pub fn all_reduce(&self, tensor: &Tensor, operation: ReduceOp) -> Result<Tensor> {
-        let own = no_grad(|| tensor.detach()?.to_device(Device::Cpu)?.copy())?;
+        let own = no_grad(|| tensor.detach()?.to_device(self.transport(tensor))?.copy())?;
         self.together("all_reduce", || self.gloo.all_reduce(&own, operation as i32))?;
         Ok(own.to_device(tensor.device())?)
     }
@@ -164,7 +171,7 @@ impl Group {
     /// # Errors
     /// As [`Group::all_reduce`].
     pub fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<Tensor> {
-        let own = no_grad(|| tensor.detach()?.to_device(Device::Cpu)?.copy())?;
+        let own = no_grad(|| tensor.detach()?.to_device(self.transport(tensor))?.copy())?;
         self.together("broadcast", || self.gloo.broadcast(&own, root))?;
         Ok(own.to_device(tensor.device())?)
     }
@@ -189,9 +196,10 @@ impl Group {
     /// # Errors
     /// As [`Group::all_reduce`].
     pub fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>> {
-        let own = no_grad(|| tensor.detach()?.to_device(Device::Cpu)?.contiguous())?;
+        let device = self.transport(tensor);
+        let own = no_grad(|| tensor.detach()?.to_device(device)?.contiguous())?;
         let (shape, dtype) = (own.shape(), own.dtype()?);
-        let empty = || Tensor::zeros(&shape, dtype, Device::Cpu);
+        let empty = || Tensor::zeros(&shape, dtype, device);
         let all = (0..self.world_size).map(|_| empty()).collect::<mm_core::Result<Vec<Tensor>>>()?;
         self.together("all_gather", || self.gloo.all_gather(&all, &own))?;
         Ok(all.into_iter().map(|t| t.to_device(tensor.device())).collect::<mm_core::Result<_>>()?)

@@ -8,10 +8,14 @@ mod backend;
 mod current;
 mod env;
 mod error;
+#[cfg(feature = "c10d")]
+mod ffi;
 mod gather;
+mod gpu;
 mod group;
 mod local;
 mod monitor;
+mod nccl;
 mod profiler;
 mod reducer;
 

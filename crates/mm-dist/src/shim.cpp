@@ -1,6 +1,6 @@
 // What neither tch nor libtorch's C functions offer: torch.distributed's store, its gloo backend, the reducer of
 // DistributedDataParallel, which starts to average gradients while the backward pass still runs, and the profiler that
-// shows whether it does.
+// shows whether it does. NCCL needs the headers of CUDA, and is in a library of its own (nccl.cpp).
 //
 // Every function catches C++ exceptions and returns their text through `error`, which mm_dist_free frees.
 
@@ -15,6 +15,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
+#include <torch/version.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -43,10 +44,25 @@ struct StoreHandle {
   c10::intrusive_ptr<c10d::Store> store;
 };
 
+using Backend = c10::intrusive_ptr<c10d::Backend>;
+
 struct GroupHandle {
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+  // For tensors on GPUs, from mm_dist_group_nccl on.
+  Backend nccl;
+  // Both, for the reducer.
   c10::intrusive_ptr<c10d::ProcessGroup> group;
+
+  // What sends a tensor.
+  Backend backend_of(const at::Tensor &tensor) const {
+    if (!tensor.is_cuda()) return gloo;
+    TORCH_CHECK(nccl.defined(), "the tensor is on a GPU, and the process group has no NCCL");
+    return nccl;
+  }
 };
+
+// mm_nccl_backend of nccl.cpp.
+using CreateBackend = c10d::Backend *(*)(c10d::Store *, int, int, int64_t, int, const char *, char **);
 
 char *copied(const char *text) {
   char *copy = static_cast<char *>(std::malloc(std::strlen(text) + 1));
@@ -89,24 +105,22 @@ std::vector<at::Tensor> tensors_of(at::Tensor *const *tensors, int64_t count) {
   return all;
 }
 
-using Gloo = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
-
-void sum_over_ranks(const Gloo &gloo, at::Tensor &tensor) {
+void sum_over_ranks(const Backend &backend, at::Tensor &tensor) {
   std::vector<at::Tensor> tensors{tensor};
-  gloo->allreduce(tensors, c10d::AllreduceOptions())->wait();
+  backend->allreduce(tensors, c10d::AllreduceOptions())->wait();
 }
 
 // Batch normalization by the statistics of all ranks, as torch.nn.SyncBatchNorm: one collective in each direction.
 struct SyncBatchNorm : torch::autograd::Function<SyncBatchNorm> {
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext *context, const at::Tensor &input,
                                                 const at::Tensor &weight, const at::Tensor &bias, double eps,
-                                                const Gloo &gloo) {
+                                                const Backend &backend) {
     const auto [own_mean, own_variance] = at::batch_norm_update_stats(input, {}, {}, 0.0);
     const double own_count = static_cast<double>(input.numel()) / static_cast<double>(input.size(1));
     const auto mean64 = own_mean.to(at::kDouble);
     const auto square64 = own_variance.to(at::kDouble) + mean64 * mean64;
-    auto sums = at::cat({mean64 * own_count, square64 * own_count, at::full({1}, own_count, at::kDouble)});
-    sum_over_ranks(gloo, sums);
+    auto sums = at::cat({mean64 * own_count, square64 * own_count, at::full({1}, own_count, mean64.options())});
+    sum_over_ranks(backend, sums);
     const int64_t channels = input.size(1);
     const double count = sums[-1].item<double>();
     const auto all_mean = sums.narrow(0, 0, channels) / count;
@@ -114,7 +128,7 @@ struct SyncBatchNorm : torch::autograd::Function<SyncBatchNorm> {
     const auto mean = all_mean.to(weight.scalar_type()), variance = all_variance.to(weight.scalar_type());
     const auto output = at::batch_norm(input, weight, bias, mean, variance, false, 0.0, eps, false);
     context->save_for_backward({input, weight, mean, variance});
-    context->saved_data["gloo"] = c10::IValue::make_capsule(gloo);
+    context->saved_data["backend"] = c10::IValue::make_capsule(backend);
     context->saved_data["eps"] = eps;
     context->saved_data["count"] = count;
     // What a running variance takes is unbiased.
@@ -128,14 +142,14 @@ struct SyncBatchNorm : torch::autograd::Function<SyncBatchNorm> {
     const auto saved = context->get_saved_variables();
     const auto &input = saved[0], &weight = saved[1], &mean = saved[2], &variance = saved[3];
     const double eps = context->saved_data["eps"].toDouble(), count = context->saved_data["count"].toDouble();
-    const auto capsule = context->saved_data["gloo"].toCapsule();
-    const auto gloo = Gloo::reclaim_copy(static_cast<c10d::ProcessGroupGloo *>(capsule.get()));
+    const auto capsule = context->saved_data["backend"].toCapsule();
+    const auto backend = Backend::reclaim_copy(static_cast<c10d::Backend *>(capsule.get()));
     const auto &gradient = gradients[0];
     const auto own = at::native_batch_norm_backward(gradient, input, weight, mean, variance, {}, {}, false, eps,
                                                     {false, true, true});
     const auto &own_weight = std::get<1>(own), &own_bias = std::get<2>(own);
     auto sums = at::stack({own_weight, own_bias});
-    sum_over_ranks(gloo, sums);
+    sum_over_ranks(backend, sums);
     // With x̂ = (x − mean) · inverse: weight · inverse · (gradient − Σ gradient / count − x̂ · Σ (gradient · x̂) / count).
     const auto inverse = (variance + eps).rsqrt();
     const auto scale = weight * inverse;
@@ -193,6 +207,9 @@ extern "C" {
 
 void mm_dist_free(char *text) { std::free(text); }
 
+// The version of the headers that this file was compiled with.
+const char *mm_dist_torch_version() { return TORCH_VERSION; }
+
 StoreHandle *mm_dist_tcp_store(const char *host, uint16_t port, bool is_server, int64_t timeout_ms, char **error) {
   return guarded(error, [&]() -> StoreHandle * {
     quiet_warnings();
@@ -248,11 +265,35 @@ GroupHandle *mm_dist_gloo(const StoreHandle *store, int rank, int size, int64_t 
     auto group = c10::make_intrusive<c10d::ProcessGroup>(store->store, rank, size);
     group->setBackend(at::kCPU, c10d::ProcessGroup::BackendType::GLOO, c10::intrusive_ptr<c10d::Backend>(gloo));
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-    return new GroupHandle{gloo, group};
+    return new GroupHandle{gloo, {}, group};
   });
 }
 
-void mm_dist_group_free(GroupHandle *group) { delete group; }
+// Lets tensors on the GPU `device` travel through NCCL, which `create` of the library that is built of nccl.cpp connects.
+void mm_dist_group_nccl(GroupHandle *group, const StoreHandle *store, CreateBackend create, int64_t timeout_ms,
+                        int device, const char *name, char **error) {
+  guarded(error, [&] {
+    // NCCL's watchdog logs why it ends the process.
+    const int errors = 2;
+    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = std::min(FLAGS_caffe2_log_level, errors);
+    auto shared = store->store;
+    const int rank = group->group->getRank(), size = group->group->getSize();
+    auto *nccl = create(shared.release(), rank, size, timeout_ms, device, name, error);
+    if (*error) return;
+    TORCH_CHECK(nccl, "mm_nccl_backend returned no object");
+    group->nccl = Backend::reclaim(nccl);
+    group->group->setBackend(at::kCUDA, c10d::ProcessGroup::BackendType::NCCL, group->nccl);
+  });
+}
+
+// NCCL waits for no rank that is gone; what the ranks have read of its results is complete.
+void mm_dist_group_free(GroupHandle *group) {
+  try {
+    if (group->nccl.defined()) group->nccl->abort();
+  } catch (...) {
+  }
+  delete group;
+}
 
 // In place; `operation` is one of c10d::ReduceOp's numbers.
 void mm_dist_all_reduce(const GroupHandle *group, at::Tensor *tensor, int operation, char **error) {
@@ -262,7 +303,7 @@ void mm_dist_all_reduce(const GroupHandle *group, at::Tensor *tensor, int operat
     options.reduceOp = c10d::ReduceOp(static_cast<c10d::ReduceOp::RedOpType>(operation));
     auto work = [&] {
       std::lock_guard<std::mutex> guard(first_operations);
-      return group->gloo->allreduce(tensors, options);
+      return group->backend_of(*tensor)->allreduce(tensors, options);
     }();
     work->wait();
   });
@@ -272,7 +313,7 @@ void mm_dist_all_reduce(const GroupHandle *group, at::Tensor *tensor, int operat
 void mm_dist_batch_norm(const GroupHandle *group, at::Tensor *const *outputs, at::Tensor *input, at::Tensor *weight,
                         at::Tensor *bias, double eps, char **error) {
   guarded(error, [&] {
-    const auto found = SyncBatchNorm::apply(*input, *weight, *bias, eps, group->gloo);
+    const auto found = SyncBatchNorm::apply(*input, *weight, *bias, eps, group->backend_of(*input));
     for (size_t i = 0; i < 3; i++) *outputs[i] = found[i];
   });
 }
@@ -282,7 +323,7 @@ void mm_dist_broadcast(const GroupHandle *group, at::Tensor *tensor, int64_t roo
     std::vector<at::Tensor> tensors{*tensor};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    group->gloo->broadcast(tensors, options)->wait();
+    group->backend_of(*tensor)->broadcast(tensors, options)->wait();
   });
 }
 
@@ -292,7 +333,7 @@ void mm_dist_all_gather(const GroupHandle *group, at::Tensor *const *outputs, in
   guarded(error, [&] {
     std::vector<std::vector<at::Tensor>> lists{tensors_of(outputs, count)};
     std::vector<at::Tensor> inputs{*input};
-    group->gloo->allgather(lists, inputs)->wait();
+    group->backend_of(*input)->allgather(lists, inputs)->wait();
   });
 }
 

@@ -47,19 +47,20 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let Some(environment) = environment else {
         return run_in_group(arguments, context, &*stop_on_interrupt("this step")?);
     };
-    if context.device()? != Device::Cpu {
-        let (found, world_size) = (context.device()?, environment.world_size);
-        bail!("--device: found {found} and {world_size} processes, expected cpu: several processes train on CPUs");
-    }
+    let device = context.use_own_gpu(&environment)?;
     // One process speaks for all.
     output::set_quiet(output::is_quiet() || environment.rank > 0);
-    let group = Rc::new(Group::join(&environment)?);
+    let group = Rc::new(Group::join_on(&environment, device)?);
     group.agree("the version of mm", env!("CARGO_PKG_VERSION"))?;
     // Not before: a process that still waits for the others has nothing to save, and a signal ends it.
     let stop = stop_on_interrupt("this step")?;
     let result = mm_dist::with_group(&group, || run_in_group(arguments, context, &stop));
     if let Some(error) = result.as_ref().err().filter(|error| !error.is::<Interrupted>()) {
         group.report_failure(&describe_error(error.as_ref()));
+    }
+    if result.is_ok() && device != Device::Cpu {
+        // A process that ends takes NCCL's connections with it.
+        group.barrier()?;
     }
     result
 }
