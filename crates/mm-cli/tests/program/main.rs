@@ -8,6 +8,7 @@ mod bucket;
 mod common;
 mod datasets;
 mod distributed;
+mod distributed_tasks;
 mod embedding;
 mod generation;
 mod gradient_caching;

@@ -69,7 +69,8 @@ pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
 struct TextEmbeddings {
     words: Embedding,
     positions: Embedding,
-    segment: Tensor,
+    /// Token types, of which all tokens have the first.
+    segments: Embedding,
     norm: Norm,
 }
 
@@ -114,7 +115,6 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     let embeddings = scope.pp("embeddings");
     let text_scope = embeddings.pp("text_embeddings");
     let norm = NormConfig { eps: vit.layer_norm_eps, ..NormConfig::default() };
-    let segments = Embedding::new(&text_scope.pp("token_type_embeddings"), c.type_vocab_size, dim)?;
     let itm_head = b.scope.pp("rank_output");
     let processor: Arc<dyn Processor> = Arc::new(ImageProcessor::new(preprocessing(b)?));
     let patch_size = vit.patch_size.get();
@@ -123,7 +123,7 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
         text: TextEmbeddings {
             words: Embedding::new(&text_scope.pp("word_embeddings"), c.vocab_size, dim)?,
             positions: Embedding::new(&text_scope.pp("position_embeddings"), c.max_position_embeddings, dim)?,
-            segment: segments.weight().select(0, 0)?,
+            segments: Embedding::new(&text_scope.pp("token_type_embeddings"), c.type_vocab_size, dim)?,
             norm: Norm::new(&text_scope.pp("LayerNorm"), dim, norm)?,
         },
         image: ImageEmbeddings {
@@ -168,7 +168,9 @@ impl TextEmbeddings {
     /// Token ids `[batch, tokens]` → `[batch, tokens, dim]`.
     fn forward(&self, ids: &Tensor) -> mm_core::Result<Tensor> {
         let positions = self.positions.forward(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
-        self.norm.forward(&self.words.forward(ids)?.add(&self.segment)?.add(&positions)?, false)
+        // A view that is kept would lose its gradient with the first step.
+        let segment = self.segments.weight().select(0, 0)?;
+        self.norm.forward(&self.words.forward(ids)?.add(&segment)?.add(&positions)?, false)
     }
 }
 
@@ -202,7 +204,8 @@ impl ImageEmbeddings {
             (x.flatten(2, 3)?.transpose(1, 2)?, vec![grid; x.size(0)? as usize])
         };
         let (batch, longest) = (x.size(0)?, x.size(1)?);
-        let positions = if grids.windows(2).all(|w| w[0] == w[1]) {
+        // Images of one size may be padded to a longer one that another process has.
+        let positions = if grids.iter().all(|grid| *grid == grids[0] && grid[0] * grid[1] == longest) {
             self.interpolated_positions(grids[0])?.unsqueeze(0)?
         } else {
             let padded =
