@@ -19,6 +19,7 @@ mod error;
 mod fetch;
 pub mod hub;
 pub mod libtorch;
+mod model_files;
 mod packages;
 pub mod paths;
 pub mod pipeline;

@@ -74,6 +74,27 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     result.at(path, "written")
 }
 
+/// Links a file of a snapshot to a file of the folder `blobs`, which lies next to the folder of the snapshots: the layout
+/// of `huggingface_hub`. A copy, where links are not usual. A link that is there stays.
+pub(crate) fn link_blob(snapshot: &Path, relative: &Path, blob: &Path) -> Result<()> {
+    let pointer = snapshot.join(relative);
+    if let Some(parent) = pointer.parent() {
+        create_dir(parent)?;
+    }
+    if pointer.exists() {
+        return Ok(());
+    }
+    #[cfg(unix)]
+    let linked = {
+        let parents = "../".repeat(relative.components().count() + 1);
+        let name = blob.file_name().unwrap_or_default().to_string_lossy();
+        std::os::unix::fs::symlink(format!("{parents}blobs/{name}"), &pointer)
+    };
+    #[cfg(not(unix))]
+    let linked = std::fs::copy(blob, &pointer).map(drop);
+    if pointer.exists() { Ok(()) } else { linked.at(&pointer, "created") }
+}
+
 /// The path with a suffix after a dot: `data/birds` → `data/birds.lock`.
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -19,6 +19,16 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(files: &[(&str, &[u8])]) -> Self {
         let files: Vec<(String, Vec<u8>)> = files.iter().map(|(n, b)| (format!("/{n}"), b.to_vec())).collect();
+        Self::answering(move |_, path| {
+            let found = files.iter().find(|(name, _)| name == path);
+            found.map_or(("404 Not Found", "", Vec::new()), |(_, bytes)| ("200 OK", "", bytes.clone()))
+        })
+    }
+
+    /// A server whose answers (status, headers, body) depend on how many requests came before, and on the path.
+    pub(crate) fn answering(
+        answer: impl Fn(usize, &str) -> (&'static str, &'static str, Vec<u8>) + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(AtomicUsize::new(0));
@@ -29,14 +39,16 @@ impl Server {
                 while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
                     request.push(byte[0]);
                 }
-                count.fetch_add(1, Ordering::SeqCst);
                 let text = String::from_utf8_lossy(&request).into_owned();
                 let path = text.split_whitespace().nth(1).unwrap_or("");
-                let found = files.iter().find(|(name, _)| name == path);
-                let (status, body) = found.map_or(("404 Not Found", &[][..]), |(_, bytes)| ("200 OK", bytes));
-                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let (status, headers, body) = answer(count.fetch_add(1, Ordering::SeqCst), path);
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n");
                 let _ = stream.write_all(head.as_bytes());
-                let _ = stream.write_all(body);
+                if !text.starts_with("HEAD") {
+                    let _ = stream.write_all(&body);
+                }
             }
         });
         Self { url, requests }

@@ -1,13 +1,15 @@
 //! Downloads over HTTPS, with resumption, checksums and a progress bar.
 
 mod digest;
+mod retry;
 
 pub(crate) use digest::{base64_to_hex, digest, hex};
+pub(crate) use retry::{Retries, RetryPolicy, is_temporary, retry_after};
 
 use crate::{
     error::{At, Context, Error, Result, bail, describe},
     paths::{create_dir, lock, with_suffix},
-    report::{is_quiet, note},
+    report::is_quiet,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
@@ -68,41 +70,34 @@ pub(crate) fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &P
     if is_offline() {
         return Err(Error::Offline { what: remote.url.clone() });
     }
-    let mut last = None;
-    for attempt in 0..4 {
-        if let Some(error) = &last {
-            let pause = remote.timeout.min(Duration::from_secs(1)) * (1 << attempt);
-            note(format!("{}; trying again in {} s", describe(error), pause.as_secs()));
-            std::thread::sleep(pause);
-        }
+    let mut retries = Retries::new(RetryPolicy {
+        first_pause: remote.timeout.min(Duration::from_secs(1)) * 2,
+        ..RetryPolicy::DOWNLOAD
+    });
+    let last = loop {
         let is_resumed = partial.exists();
         let error = match transfer(remote, partial).and_then(|()| keep_if_right(remote, partial, file)) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let is_final = match &error {
-            // Client errors do not go away by trying again.
-            Error::Status { status, .. } => (400..500).contains(status) && ![408, 429].contains(status),
-            Error::Size { .. } => true,
+        let (is_final, retry_after) = match &error {
+            // Other client errors do not go away by trying again.
+            Error::Status { status, retry_after, .. } => (!is_temporary(*status), *retry_after),
+            Error::Size { .. } => (true, None),
             // A full disk, or a folder that cannot be written.
-            Error::Io { .. } => true,
+            Error::Io { .. } => (true, None),
             // What an earlier attempt left may have been wrong; the whole file is what the server has.
-            Error::Checksum { .. } => !is_resumed,
-            _ => false,
+            Error::Checksum { .. } => (!is_resumed, None),
+            _ => (false, None),
         };
-        if let Error::Status { retry_after: Some(seconds), .. } = &error
-            && !is_final
-        {
-            std::thread::sleep(Duration::from_secs(*seconds.min(&60)));
-        }
-        last = Some(error);
         if is_final {
-            break;
+            break error;
         }
-    }
+        let Some(pause) = retries.pause(&describe(&error), retry_after) else { break error };
+        std::thread::sleep(pause);
+    };
     let hint = if partial.exists() { "; the next run resumes this download" } else { "" };
-    let last = last.unwrap_or_else(|| Error::Other("no attempt was made".into()));
-    Err(last).with_context(|| format!("{} could not be downloaded{hint}", remote.url))
+    Err(last).with_context(|| format!("{} could not be downloaded{}{hint}", remote.url, retries.summary()))
 }
 
 /// Moves a complete download to its place; deletes one that has another checksum.
@@ -148,15 +143,21 @@ fn transfer(remote: &Remote, partial: &Path) -> Result<()> {
     }
     let response = request.call().with_context(|| format!("{url} cannot be reached; check the network connection"))?;
     let status = response.status().as_u16();
-    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
     let resumed = match status {
         200 => false,
         206 => true,
         // There is nothing left to send; the checksum shows whether the file is complete.
         416 => return Ok(()),
-        status => return Err(Error::Status { url: url.clone(), status, retry_after: header("retry-after") }),
+        status => {
+            return Err(Error::Status {
+                url: url.clone(),
+                status,
+                retry_after: header("retry-after").and_then(retry_after),
+            });
+        }
     };
-    let length: Option<u64> = header("content-length");
+    let length: Option<u64> = header("content-length").and_then(|v| v.parse().ok());
     let start = if resumed { existing } else { 0 };
     let wrong_size = |found, expected| Error::Size { url: url.clone(), found, expected };
     if let (Some(expected), Some(length)) = (remote.size, length)
@@ -221,7 +222,7 @@ pub(crate) fn read_body(
     }
 }
 
-fn progress_bar(url: &str, start: u64, length: Option<u64>) -> ProgressBar {
+pub(crate) fn progress_bar(url: &str, start: u64, length: Option<u64>) -> ProgressBar {
     let target = if is_quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(length.unwrap_or(0) + start), target);
     bar.set_style(

@@ -3,11 +3,10 @@
 use super::Hub;
 use crate::{
     error::{Context, Result, bail, describe},
-    fetch::agent,
+    fetch::{Retries, RetryPolicy, agent, is_temporary, retry_after},
     report::note,
 };
 use serde_json::Value;
-use std::time::Duration;
 
 /// A file of a repository.
 pub(super) struct HubFile {
@@ -75,8 +74,8 @@ impl Hub {
     /// A JSON response and its `Link` header. Temporary failures are retried.
     pub(super) fn get_json(&self, path: &str, repository: &str, revision: &str) -> Result<(Value, Option<String>)> {
         let url = format!("{}{path}", self.endpoint);
-        let mut last = String::new();
-        for attempt in 0..4u32 {
+        let mut retries = Retries::new(RetryPolicy::QUERY);
+        loop {
             let mut request = agent(self.timeout).get(&url);
             if let Some(token) = &self.token {
                 request = request.header("Authorization", format!("Bearer {token}"));
@@ -84,11 +83,15 @@ impl Hub {
             let mut response = match request.call() {
                 Ok(response) => response,
                 Err(error) => {
-                    last = format!(
-                        "{url} cannot be reached: {error}. Check the network connection, set HF_ENDPOINT to a mirror, or set \
-                         HF_HUB_OFFLINE=1 to use the cache"
-                    );
-                    std::thread::sleep(Duration::from_millis(300 << attempt));
+                    let reason = format!("{url} cannot be reached: {error}");
+                    let Some(pause) = retries.pause(&reason, None) else {
+                        bail!(
+                            "{reason}{}. Check the network connection, set HF_ENDPOINT to a mirror, or set \
+                             HF_HUB_OFFLINE=1 to use the cache",
+                            retries.summary()
+                        )
+                    };
+                    std::thread::sleep(pause);
                     continue;
                 }
             };
@@ -102,23 +105,15 @@ impl Hub {
                     .with_context(|| format!("{url}: the response was interrupted"))?;
                 return Ok((serde_json::from_str(&text).with_context(|| format!("{url}: not JSON"))?, link));
             }
-            last = status_message(
-                &url,
-                repository,
-                revision,
-                status,
-                header("x-error-code").as_deref(),
-                self.token.is_some(),
-            );
-            if status != 429 && status < 500 {
-                break;
-            }
-            let retry_after = header("retry-after").and_then(|v| v.parse::<u64>().ok()).map(Duration::from_secs);
-            std::thread::sleep(
-                retry_after.unwrap_or(Duration::from_millis(300 << attempt)).min(Duration::from_secs(60)),
-            );
+            let asked = header("retry-after").as_deref().and_then(retry_after);
+            let reason = format!("{url}: the hub answered {status}");
+            let Some(pause) = is_temporary(status).then(|| retries.pause(&reason, asked)).flatten() else {
+                let (code, has_token) = (header("x-error-code"), self.token.is_some());
+                let message = status_message(&url, repository, revision, status, code.as_deref(), has_token);
+                bail!("{message}{}", retries.summary())
+            };
+            std::thread::sleep(pause);
         }
-        bail!("{last}")
     }
 }
 

@@ -6,7 +6,8 @@ mod api;
 use crate::{
     error::{At, Context, Result, bail, status_of},
     fetch::{Remote, download_to, is_offline, is_on},
-    paths::{create_dir, is_below, write_file},
+    model_files::is_unused,
+    paths::{create_dir, is_below, link_blob, write_file},
 };
 use api::{HubFile, escape, status_message};
 use serde_json::Value;
@@ -144,7 +145,6 @@ impl Hub {
             bail!("{}: found a path outside of the folder or an invalid checksum", file.path);
         }
         let blob = folder.join("blobs").join(digest);
-        let pointer = snapshot.join(relative);
         // An existing blob was verified when it was downloaded.
         if !blob.exists() {
             let locks = self.cache.join(".locks").join(folder.file_name().unwrap_or_default());
@@ -169,23 +169,7 @@ impl Hub {
                 None => Err(error),
             })?;
         }
-        if let Some(parent) = pointer.parent() {
-            create_dir(parent)?;
-        }
-        if !pointer.exists() {
-            let parents = "../".repeat(relative.components().count() + 1);
-            let target = format!("{parents}blobs/{digest}");
-            #[cfg(unix)]
-            let linked = std::os::unix::fs::symlink(&target, &pointer);
-            #[cfg(not(unix))]
-            let linked = std::fs::copy(&blob, &pointer).map(drop);
-            if let Err(error) = linked
-                && !pointer.exists()
-            {
-                return Err(error).at(&pointer, "created");
-            }
-        }
-        Ok(())
+        link_blob(snapshot, relative, &blob)
     }
 }
 
@@ -212,25 +196,11 @@ fn is_shard(path: &str) -> bool {
 /// The files of a repository that a model needs: configs and tokenizers, and the weights in one format, preferably
 /// safetensors.
 fn needed_files(files: &[HubFile]) -> BTreeSet<&str> {
-    let ends_with = |path: &str, list: &[&str]| list.iter().any(|e| path.ends_with(e));
-    let has_safetensors = files.iter().any(|f| f.path.ends_with(".safetensors"));
-    let is_needed = |path: &str| {
-        // Copies of the weights for other libraries.
-        let other_formats = ["onnx/", "openvino/", "coreml/", "tflite/", "flax/", "original/", "gguf/"];
-        if other_formats.iter().any(|o| path.starts_with(o))
-            || ends_with(path, &["training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt"])
-        {
-            return false;
-        }
-        if ends_with(path, &[".safetensors", ".safetensors.index.json"]) {
-            return true;
-        }
-        if ends_with(path, &[".bin", ".pt", ".pth", ".bin.index.json"]) {
-            return !has_safetensors;
-        }
-        ends_with(path, &[".json", ".txt", ".model", ".jinja", "README.md", "LICENSE", "LICENSE.txt", ".tiktoken"])
-    };
-    files.iter().map(|f| f.path.as_str()).filter(|p| is_needed(p)).collect()
+    let all: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    let known = [".json", ".txt", ".model", ".jinja", "README.md", "LICENSE", "LICENSE.txt", ".tiktoken"];
+    let weights = [".safetensors", ".bin", ".pt", ".pth"];
+    let is_known = |path: &str| known.iter().chain(&weights).any(|end| path.ends_with(end));
+    all.iter().copied().filter(|path| is_known(path) && !is_unused(path, &all)).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The copies of files on this machine: a folder of bounded size, which several processes share.
 
+use super::folders::snapshot;
 use crate::{
     error::{At, Context, Result, bail},
     paths::create_dir,
@@ -59,6 +60,12 @@ impl Copies {
         let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = name.chars().map(plain).rev().take(100).collect::<Vec<_>>().into_iter().rev().collect();
         self.folder.join(hash).join(format!("of-{name}"))
+    }
+
+    /// The folder for the copy of a whole folder of a store.
+    pub fn folder_of(&self, url: &str) -> Result<PathBuf> {
+        let file = self.path(&format!("{url}/"));
+        Ok(file.parent().context("the copy has no folder")?.to_owned())
     }
 
     /// What is known of the copy of a URL; `None` where there is no whole one.
@@ -123,6 +130,11 @@ impl Copies {
         let _lock = self.lock();
         let mut copies: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for folder in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            // The copy of a folder goes as a whole.
+            if let Some((used, bytes)) = snapshot::usage(&folder.path()) {
+                copies.push((used, bytes, folder.path()));
+                continue;
+            }
             for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
                 let Ok(metadata) = file.metadata() else { continue };
                 if file.file_name().to_string_lossy().starts_with("of-") {
@@ -138,7 +150,9 @@ impl Copies {
             if total + bytes <= limit {
                 break;
             }
-            if !in_use.contains_key(&copy) && !is_pinned(&copy) {
+            if copy.is_dir() {
+                total -= if snapshot::remove_unused(&copy)? { size } else { 0 };
+            } else if !in_use.contains_key(&copy) && !is_pinned(&copy) {
                 remove(&copy).at(&copy, "deleted")?;
                 total -= size;
             }
@@ -183,8 +197,12 @@ impl Copies {
 
 /// Whether a process was given a copy and has not opened it yet, as far as is known.
 fn is_pinned(copy: &Path) -> bool {
-    let folder = copy.parent().and_then(|folder| File::open(folder).ok());
-    folder.is_some_and(|folder| matches!(folder.try_lock(), Err(TryLockError::WouldBlock)))
+    copy.parent().is_some_and(is_locked)
+}
+
+/// Whether somebody holds a lock on a file or folder; false where there is none.
+pub(super) fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// Deletes a copy and what is known of it.
@@ -200,79 +218,4 @@ pub(super) fn cache_limit() -> Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const URL: &str = "s3://bucket/d-000000.tar";
-
-    fn info() -> CopyInfo {
-        CopyInfo { url: URL.into(), bytes: 5, e_tag: Some("a".into()), modified: 1 }
-    }
-
-    fn put(copies: &Copies) -> PathBuf {
-        let partial = copies.partial(URL).unwrap();
-        fs::write(&partial, "bytes").unwrap();
-        copies.put(&partial, &info()).unwrap()
-    }
-
-    #[test]
-    fn a_copy_that_another_process_was_given_is_left_to_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let [first, second] = [(); 2].map(|()| Copies::new(folder.path().join("storage")));
-        let copy = put(&first);
-        assert_eq!(second.give(URL, &info()).as_ref(), Some(&copy));
-        first.release(URL);
-        assert_eq!(fs::read(&copy).unwrap(), b"bytes");
-        second.release(URL);
-        assert!(!copy.exists());
-        // Whoever comes later learns that there is none, and copies the file again.
-        assert_eq!(first.give(URL, &info()), None);
-        // A process that was not given it may delete it.
-        put(&first);
-        first.unpin(URL);
-        Copies::new(folder.path().join("storage")).release(URL);
-        assert!(!copy.exists());
-    }
-
-    #[test]
-    fn a_copy_of_what_has_changed_is_not_given() {
-        let folder = tempfile::tempdir().unwrap();
-        let copies = Copies::new(folder.path().join("storage"));
-        let copy = put(&copies);
-        assert_eq!(copies.give(URL, &CopyInfo { e_tag: Some("b".into()), ..info() }), None);
-        fs::write(&copy, "cut").unwrap();
-        assert_eq!(copies.give(URL, &info()), None);
-        assert_eq!(copies.info(URL), None);
-    }
-
-    #[test]
-    fn the_copies_given_last_keep_their_place() {
-        let folder = tempfile::tempdir().unwrap();
-        let copies = Copies::new(folder.path().join("storage"));
-        let infos: Vec<CopyInfo> = (0..=MAX_IN_USE).map(|i| CopyInfo { url: format!("{URL}-{i}"), ..info() }).collect();
-        for info in &infos {
-            let partial = copies.partial(&info.url).unwrap();
-            fs::write(&partial, "bytes").unwrap();
-            copies.put(&partial, info).unwrap();
-        }
-        assert_eq!(copies.in_use().len(), MAX_IN_USE);
-        let other = Copies::new(folder.path().join("storage"));
-        infos.iter().for_each(|info| other.release(&info.url));
-        let left: Vec<bool> = infos.iter().map(|info| copies.path(&info.url).exists()).collect();
-        assert_eq!(left, (0..=MAX_IN_USE).map(|i| i > 0).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn threads_that_give_and_release_see_whole_copies_or_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let read = || {
-            let copies = Copies::new(folder.path().join("storage"));
-            for _ in 0..500 {
-                let copy = copies.give(URL, &info()).unwrap_or_else(|| put(&copies));
-                assert_eq!(fs::read(copy).unwrap(), b"bytes");
-                copies.release(URL);
-            }
-        };
-        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(read))));
-    }
-}
+mod tests;

@@ -1,32 +1,37 @@
-//! Files of data sets where they lie: in object stores (`s3://`, `gs://`, `az://`), on web servers (`https://`) and in
-//! data sets of the Hugging Face Hub (`hf://datasets/ORG/NAME[@REVISION]/FILE`).
+//! Files of data sets, and folders of models, where they lie: in object stores (`s3://`, `gs://`, `az://`), on web servers
+//! (`https://`, files alone) and in the Hugging Face Hub (`hf://datasets/ORG/NAME[@REVISION]/FILE`,
+//! `hf://ORG/NAME[@REVISION]`).
 //!
 //! A file is copied into a cache of bounded size when it is first read; the copy is used again as long as the server
 //! states the same ETag, size and date. Credentials and endpoints are read from the environment as the stores' own tools
 //! read them: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` …, `GOOGLE_APPLICATION_CREDENTIALS`, `STORAGE_EMULATOR_HOST`,
 //! `AZURE_STORAGE_ACCOUNT_NAME` …, `AZURE_STORAGE_CONNECTION_STRING`, `HF_TOKEN`, `HF_ENDPOINT`. Requests that fail with
-//! 429 or 5xx, and connections that break, are tried again.
+//! 429 or 5xx, and connections that break, are tried again up to 13 times within 3 minutes; each time is said on standard
+//! error.
 
 mod copies;
 mod credentials;
+mod download;
+mod folders;
 mod objects;
 mod parts;
+mod retrying;
 mod stores;
 mod unsized_files;
 
 use crate::{
     error::{At, Context, Error, Result, bail},
-    fetch::is_offline,
+    fetch::{RetryPolicy, is_offline},
     hub::variable,
-    report::note,
 };
 use copies::{Copies, CopyInfo};
+use download::download;
+use indicatif::ProgressBar;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
 pub use objects::Objects;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Write,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -37,7 +42,7 @@ use url::Url;
 /// The schemes of object stores, whose files can be written as well.
 const STORES: [&str; 7] = ["s3", "s3a", "gs", "az", "abfs", "abfss", "azure"];
 
-/// Copies files of object stores and web servers into a cache.
+/// Copies files and folders of object stores and web servers into a cache.
 pub struct Storage {
     copies: Copies,
     runtime: Mutex<Option<Arc<Runtime>>>,
@@ -45,6 +50,9 @@ pub struct Storage {
     stores: Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>,
     /// What this process has copied of servers that state no size.
     unsized_files: Mutex<BTreeMap<String, CopyInfo>>,
+    /// The folders that this process was given, with the lock that keeps each.
+    folders: Mutex<BTreeMap<String, (PathBuf, Option<File>)>>,
+    retries: RetryPolicy,
 }
 
 /// A file of a store.
@@ -71,11 +79,17 @@ fn is_of(text: &str, schemes: &[&str]) -> bool {
 impl Storage {
     /// Copies go to `storage` in mm's cache folder.
     pub fn new(cache: &Path) -> Self {
+        Self::with_retries(cache, RetryPolicy::STORE)
+    }
+
+    fn with_retries(cache: &Path, retries: RetryPolicy) -> Self {
         Self {
             copies: Copies::new(cache.join("storage")),
             runtime: Mutex::default(),
             stores: Mutex::default(),
             unsized_files: Mutex::default(),
+            folders: Mutex::default(),
+            retries,
         }
     }
 
@@ -98,7 +112,7 @@ impl Storage {
         }
         self.copies.make_room(bytes)?;
         let partial = self.copies.partial(url)?;
-        let downloaded = self.runtime()?.block_on(download(&location, &meta, &partial));
+        let downloaded = self.runtime()?.block_on(download(&location, &meta, &partial, &ProgressBar::hidden()));
         let put = downloaded.and_then(|is_sized| is_sized.then(|| self.copies.put(&partial, &stated)).transpose());
         if !matches!(put, Ok(Some(_))) {
             let _ = fs::remove_file(&partial);
@@ -193,40 +207,13 @@ impl Storage {
             if let Some(reason) = credentials::lack(parsed.scheme()) {
                 bail!("{url}: {reason}");
             }
-            let store = stores::build(&parsed, token.clone()).map_err(|e| describe(url, e))?;
+            let store = stores::build(&parsed, token.clone(), self.retries).map_err(|e| describe(url, e))?;
             stores.insert(key, store.clone());
             store
         };
         let path = ObjectPath::from_url_path(parsed.path()).with_context(|| format!("{url}: not a path of a file"))?;
         Ok(Location { url: url.to_owned(), address, token, store, path })
     }
-}
-
-/// Writes a file, of which as many bytes have to come as the server stated; returns false where it does not state a size
-/// again.
-async fn download(location: &Location, meta: &ObjectMeta, partial: &Path) -> Result<bool> {
-    use tokio_stream::StreamExt;
-    let found = match location.store.get(&location.path).await {
-        Ok(found) => found,
-        Err(error) if lacks_size(&error) => return Ok(false),
-        Err(error) => return Err(describe(&location.url, error)),
-    };
-    let mut chunks = found.into_stream();
-    let mut file = File::create(partial).at(partial, "written")?;
-    let mut received = 0;
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|e| describe(&location.url, e))?;
-        received += chunk.len() as u64;
-        file.write_all(&chunk).at(partial, "written")?;
-    }
-    if received != meta.size {
-        return Err(Error::Size { url: location.url.clone(), found: received, expected: meta.size });
-    }
-    file.sync_all().at(partial, "written")?;
-    if meta.size > 1 << 28 {
-        note(format!("copied {} ({} MB)", location.url, meta.size >> 20));
-    }
-    Ok(true)
 }
 
 /// An error of reading from a store, with what to do about it.
@@ -248,10 +235,13 @@ fn describe_as(url: &str, failed: &str, missing: &str, error: object_store::Erro
 }
 
 /// The text of the error below all others: those of the store's client repeat those below them.
-fn root_cause(error: &object_store::Error) -> String {
-    let mut root: &(dyn std::error::Error + 'static) = error;
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root = error;
     while let Some(below) = root.source() {
         root = below;
     }
     root.to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! The store that a URL names, with the credentials and endpoints of the environment.
 
+use super::retrying::Connector;
 use crate::{
     error::{Result, bail},
+    fetch::RetryPolicy,
     hub::variable,
 };
 use object_store::{
@@ -14,7 +16,8 @@ use object_store::{
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use url::Url;
 
-/// How long a request is tried again.
+/// How long the client tries requests again on its own, where [`Connector`] does not: those that it knows may be sent
+/// twice.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `datasets/ORG/NAME[@REVISION]/FILE` → the address of the file on the hub.
@@ -28,13 +31,20 @@ pub(super) fn of_hub(url: &str, rest: &str) -> Result<String> {
 }
 
 /// The store of a URL, with the settings of the environment.
-pub(super) fn build(url: &Url, token: Option<String>) -> object_store::Result<Arc<dyn ObjectStore>> {
+pub(super) fn build(
+    url: &Url,
+    token: Option<String>,
+    retries: RetryPolicy,
+) -> object_store::Result<Arc<dyn ObjectStore>> {
     // The time limits it, not the number.
     let retry = RetryConfig { retry_timeout: RETRY_TIMEOUT, max_retries: usize::MAX, ..RetryConfig::default() };
     let host = url.host_str().unwrap_or_default();
     Ok(match url.scheme() {
         "s3" | "s3a" => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(host).with_retry(retry);
+            let mut builder = AmazonS3Builder::from_env()
+                .with_bucket_name(host)
+                .with_retry(retry)
+                .with_http_connector(Connector(retries));
             // An endpoint that is named as http:// (MinIO on this network) is meant, as for the store's own tools.
             let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(variable);
             if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
@@ -42,9 +52,13 @@ pub(super) fn build(url: &Url, token: Option<String>) -> object_store::Result<Ar
             }
             Arc::new(builder.build()?)
         }
-        "gs" => {
-            Arc::new(google(GoogleCloudStorageBuilder::from_env()).with_bucket_name(host).with_retry(retry).build()?)
-        }
+        "gs" => Arc::new(
+            google(GoogleCloudStorageBuilder::from_env())
+                .with_bucket_name(host)
+                .with_retry(retry)
+                .with_http_connector(Connector(retries))
+                .build()?,
+        ),
         "http" | "https" => {
             let mut options = ClientOptions::new().with_allow_http(true);
             if let Some(token) = token {
@@ -54,11 +68,18 @@ pub(super) fn build(url: &Url, token: Option<String>) -> object_store::Result<Ar
                 options = options.with_default_headers(headers.into_iter().collect());
             }
             let base = format!("{}://{}", url.scheme(), url.authority());
-            Arc::new(HttpBuilder::new().with_url(base).with_client_options(options).with_retry(retry).build()?)
+            Arc::new(
+                HttpBuilder::new()
+                    .with_url(base)
+                    .with_client_options(options)
+                    .with_retry(retry)
+                    .with_http_connector(Connector(retries))
+                    .build()?,
+            )
         }
         _ => {
             let builder = azure(MicrosoftAzureBuilder::from_env(), variable("AZURE_STORAGE_CONNECTION_STRING"))?;
-            Arc::new(builder.with_url(url.as_str()).with_retry(retry).build()?)
+            Arc::new(builder.with_url(url.as_str()).with_retry(retry).with_http_connector(Connector(retries)).build()?)
         }
     })
 }

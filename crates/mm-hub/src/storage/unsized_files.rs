@@ -5,8 +5,8 @@ use super::{
     copies::{CopyInfo, cache_limit},
 };
 use crate::{
-    error::{At, Context, Error, Result, bail},
-    fetch::{agent, read_body},
+    error::{At, Context, Error, Result, bail, describe},
+    fetch::{Retries, RetryPolicy, agent, is_temporary, read_body, retry_after},
 };
 use object_store::Error as StoreError;
 use std::{
@@ -21,8 +21,6 @@ use std::{
 const MAX_BYTES: u64 = 16 << 30;
 /// Time without data after which a connection is given up.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a download is tried.
-const ATTEMPTS: u32 = 4;
 
 /// Whether a store's client refuses an answer because it states no size.
 pub(super) fn lacks_size(error: &StoreError) -> bool {
@@ -62,9 +60,8 @@ impl Storage {
 
 /// Downloads a file unless it is the known one; what is then known of it.
 fn download(location: &Location, known: Option<&CopyInfo>, partial: &Path) -> Result<CopyInfo> {
-    let mut attempt = 0;
+    let mut retries = Retries::new(RetryPolicy { first_pause: Duration::from_secs(1), ..RetryPolicy::DOWNLOAD });
     loop {
-        attempt += 1;
         let error = match request(location, known.and_then(|info| info.e_tag.as_deref()), partial) {
             Ok(Answer::Received { bytes, e_tag }) => {
                 return Ok(CopyInfo { url: location.url.clone(), bytes, e_tag, modified: 0 });
@@ -72,15 +69,18 @@ fn download(location: &Location, known: Option<&CopyInfo>, partial: &Path) -> Re
             Ok(Answer::Unchanged) => return known.cloned().context("the server answered 304 unasked"),
             Err(error) => error,
         };
-        let is_final = match &error {
-            Error::Status { status, .. } => (400..500).contains(status) && ![408, 429].contains(status),
-            Error::Io { .. } | Error::Other(_) => true,
-            _ => false,
+        let (is_final, retry_after) = match &error {
+            Error::Status { status, retry_after, .. } => (!is_temporary(*status), *retry_after),
+            Error::Io { .. } | Error::Other(_) => (true, None),
+            _ => (false, None),
         };
-        if is_final || attempt == ATTEMPTS {
+        if is_final {
             return Err(error);
         }
-        std::thread::sleep(Duration::from_secs(1 << (attempt - 1)));
+        let Some(pause) = retries.pause(&describe(&error), retry_after) else {
+            return Err(error).with_context(|| format!("{} cannot be read{}", location.url, retries.summary()));
+        };
+        std::thread::sleep(pause);
     }
 }
 
@@ -95,12 +95,19 @@ fn request(location: &Location, e_tag: Option<&str>, partial: &Path) -> Result<A
         request = request.header("If-None-Match", e_tag);
     }
     let response = request.call().with_context(|| format!("{url} cannot be read"))?;
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     match response.status().as_u16() {
         200 => {}
         304 => return Ok(Answer::Unchanged),
-        status => return Err(Error::Status { url: url.clone(), status, retry_after: None }),
+        status => {
+            return Err(Error::Status {
+                url: url.clone(),
+                status,
+                retry_after: header("retry-after").and_then(retry_after),
+            });
+        }
     }
-    let e_tag = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+    let e_tag = header("etag").map(ToOwned::to_owned);
     let limit = MAX_BYTES.min(cache_limit()?);
     let mut file = File::create(partial).at(partial, "written")?;
     let mut received = 0;

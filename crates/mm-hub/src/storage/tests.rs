@@ -1,0 +1,76 @@
+//! Servers that keep failing, and large files.
+
+use super::*;
+use crate::{error::describe as text_of, testing::Server};
+use object_store::{PutPayload, memory::InMemory};
+use std::time::{Duration, Instant};
+
+const RETRIES: RetryPolicy = RetryPolicy { attempts: 3, first_pause: Duration::from_millis(10), ..RetryPolicy::STORE };
+
+/// What fetching a file from a server ends with, and how many requests it took.
+fn fetch(server: &Server) -> (Result<Vec<u8>>, usize) {
+    let cache = tempfile::tempdir().unwrap();
+    let storage = Storage::with_retries(cache.path(), RETRIES);
+    let fetched = storage.fetch(&format!("{}/rows.csv?signature=secret", server.url));
+    (fetched.map(|copy| fs::read(copy).unwrap()), server.count())
+}
+
+#[test]
+fn a_server_that_keeps_failing_is_asked_a_few_times_and_named() {
+    for status in ["429 Too Many Requests", "500 Internal Server Error", "503 Slow Down"] {
+        let server = Server::answering(move |_, _| (status, "", b"<Code>SlowDown</Code>".to_vec()));
+        let (fetched, requests) = fetch(&server);
+        let text = text_of(&fetched.unwrap_err());
+        assert_eq!(requests, 3, "{text}");
+        let number = &status[..3];
+        for part in ["/rows.csv", "cannot be read", &format!("the server answered {number}"), "(tried 3 times in 0 s"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    // Nobody listens there.
+    let cache = tempfile::tempdir().unwrap();
+    let fetched = Storage::with_retries(cache.path(), RETRIES).fetch("http://127.0.0.1:1/rows.csv");
+    let text = text_of(&fetched.unwrap_err());
+    assert!(text.contains("refused") && text.contains("(tried 3 times in 0 s"), "{text}");
+}
+
+#[test]
+fn a_server_that_names_a_pause_is_asked_after_it() {
+    let server = Server::answering(|number, _| match number {
+        0 => ("429 Too Many Requests", "Retry-After: 1\r\n", Vec::new()),
+        _ => ("200 OK", "", b"text\na\n".to_vec()),
+    });
+    let begun = Instant::now();
+    let (fetched, requests) = fetch(&server);
+    assert_eq!((fetched.unwrap(), requests), (b"text\na\n".to_vec(), 3));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    // A pause that is too long is not waited for.
+    let server = Server::answering(|_, _| ("429 Too Many Requests", "Retry-After: 600\r\n", Vec::new()));
+    let (fetched, requests) = fetch(&server);
+    let text = text_of(&fetched.unwrap_err());
+    assert_eq!(requests, 1, "{text}");
+    assert!(text.contains("429") && text.contains("the next attempt would begin in 600 s"), "{text}");
+}
+
+#[test]
+fn what_does_not_go_away_is_asked_for_once() {
+    for (status, part) in [("404 Not Found", "no such file"), ("403 Forbidden", "refuses it")] {
+        let server = Server::answering(move |_, _| (status, "", Vec::new()));
+        let (fetched, requests) = fetch(&server);
+        let text = text_of(&fetched.unwrap_err());
+        assert!(requests == 1 && text.contains(part), "{requests} {text}");
+    }
+}
+
+#[test]
+fn a_large_file_is_read_in_parts() {
+    let cache = tempfile::tempdir().unwrap();
+    let storage = Storage::new(cache.path());
+    let store = Arc::new(InMemory::new());
+    storage.stores.lock().unwrap().insert("s3://bucket".to_owned(), store.clone());
+    let bytes: Vec<u8> = (0..(40u32 << 20)).map(|i| (i >> 12) as u8).collect();
+    let path = ObjectPath::from("large.bin");
+    storage.runtime().unwrap().block_on(store.put(&path, PutPayload::from(bytes.clone()))).unwrap();
+    let copy = storage.fetch("s3://bucket/large.bin").unwrap();
+    assert!(fs::read(copy).unwrap() == bytes);
+}
