@@ -28,6 +28,16 @@ pub trait UrlFetcher: Send + Sync {
         Err("this program reads no data sets by URL".to_owned())
     }
 
+    /// The path of a local copy of the folder of a model or a run at a URL (`s3://`, `gs://`, `az://`, `hf://`), which
+    /// stays as it is as long as the process lives.
+    ///
+    /// # Errors
+    /// Why there is none, in words, without the URL.
+    fn fetch_folder(&self, url: &str) -> Result<PathBuf, String> {
+        let _ = url;
+        Err("this program reads no models by URL".to_owned())
+    }
+
     /// Some bytes of a file of a data set, from its copy where there is one: archives that together are larger than the
     /// cache are read like this. Called from several threads.
     ///
@@ -126,6 +136,17 @@ fn fetcher(lacking: &str) -> Result<&'static dyn UrlFetcher, String> {
 pub fn local_copy(path: &Path) -> Result<PathBuf> {
     let Some(url) = path.to_str().filter(|_| is_remote(path)) else { return Ok(path.to_owned()) };
     let copy = fetcher("reads no data sets by URL").and_then(|fetcher| fetcher.fetch_data(url));
+    copy.map_err(|reason| Error::file(path, reason))
+}
+
+/// The path on this machine of the folder of a model or a run: of a URL, that of a copy, which the program's
+/// [`UrlFetcher`] makes, and which is not to be written to.
+///
+/// # Errors
+/// When there is no copy.
+pub fn local_folder(path: &Path) -> Result<PathBuf> {
+    let Some(url) = path.to_str().filter(|_| is_remote(path)) else { return Ok(path.to_owned()) };
+    let copy = fetcher("reads no models by URL").and_then(|fetcher| fetcher.fetch_folder(url));
     copy.map_err(|reason| Error::file(path, reason))
 }
 

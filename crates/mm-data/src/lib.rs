@@ -28,7 +28,7 @@ mod truncation;
 pub use cache::{CacheKey, CachedProcessor, TensorCache};
 pub use dataset::{Dataset, InMemoryDataset};
 pub use error::{Error, Result};
-pub use fetch::{UrlFetcher, file_size, is_remote, local_copy, open_file, release_copy, set_url_fetcher};
+pub use fetch::{UrlFetcher, file_size, is_remote, local_copy, local_folder, open_file, release_copy, set_url_fetcher};
 pub use file_type::FILE_EXTENSIONS;
 pub use loader::{
     Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch,

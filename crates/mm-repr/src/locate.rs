@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 /// The folder of a model: `name` below `base` if that is a folder, else a model fetched by `mm models pull`,
 /// else `ORG/NAME[@REVISION]` in the cache of Python's `huggingface_hub`, which `models pull` fills too.
 ///
-/// If there is none, `base/name` is returned, so that the error of whoever opens it names that path.
+/// If there is none, `base/name` is returned, so that the error of whoever opens it names that path. A URL is returned as
+/// it is; [`ModelPaths::locate`](crate::ModelPaths::locate) copies its folder.
 pub fn locate(name: &Path, base: &Path) -> PathBuf {
+    if mm_data::is_remote(name) {
+        return name.to_owned();
+    }
     let local = base.join(name);
     if local.is_dir() {
         return local;

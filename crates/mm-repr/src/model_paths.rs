@@ -25,8 +25,17 @@ impl ModelPaths {
         Self { files: folder.clone(), tokenizer: folder.clone(), weights: folder, adapter: None }
     }
 
+    /// The folder of a model on this machine: that of its name ([`locate`]), or a copy of the one at a URL (`s3://`,
+    /// `gs://`, `az://`, `hf://`), which stays as it is as long as the process lives.
+    ///
+    /// # Errors
+    /// When the folder at a URL cannot be copied. What has no folder on this machine is no error.
+    pub fn locate(name: &Path, base: &Path) -> Result<PathBuf> {
+        Ok(mm_data::local_folder(&locate(name, base))?)
+    }
+
     /// Resolves a model folder. If it holds an adapter, the base model is found by its `base_model_name_or_path`: a
-    /// folder, relative to the adapter's or to the working directory, or a fetched model. A `config.json` next to the
+    /// folder, relative to the adapter's or to the working directory, a fetched model, or a URL. A `config.json` next to the
     /// adapter replaces the base model's, and so does a tokenizer.
     ///
     /// # Errors
@@ -35,7 +44,7 @@ impl ModelPaths {
         let Some(base) = Adapter::base_model(folder)? else {
             return Ok(Self::of_folder(folder));
         };
-        let weights = [locate(&base, folder), locate(&base, Path::new("."))];
+        let weights = [Self::locate(&base, folder)?, Self::locate(&base, Path::new("."))?];
         let weights = weights.into_iter().find(|f| f.is_dir() && f != folder).ok_or_else(|| {
             let base = base.display();
             Error::folder(

@@ -1,11 +1,10 @@
 //! The encoders of this crate by the `kind` that a config names.
 
 use crate::{
-    LoadOptions, Pretrained,
+    LoadOptions, ModelPaths, Pretrained,
     audio::{AudioCnn, AudioCnnConfig},
     family::{ConcatLayers, Pooled},
     image::{CnnEncoder, CnnEncoderConfig, CnnProcessor},
-    locate,
     text::{
         LstmEncoder, LstmEncoderConfig, TfidfConfig, TfidfProcessor, WordDropout, WordIdProcessor, read_normalized_text,
     },
@@ -93,7 +92,7 @@ fn pretrained(settings: &toml::Value, context: &BuildContext<'_>) -> Result<Buil
         stays_loaded: context.scope.is_decode_mode(),
         ..LoadOptions::default()
     };
-    let model = Pretrained::load_with(&locate(&settings.path, &context.base_dir), options)?;
+    let model = Pretrained::load_with(&ModelPaths::locate(&settings.path, &context.base_dir)?, options)?;
     let (tower, params, mut fingerprint) = model.into_tower(settings.modality.as_ref())?;
     context.scope.merge(&params);
     let encoder: Box<dyn Encoder> = if settings.layers.is_empty() {

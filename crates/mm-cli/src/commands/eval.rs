@@ -3,7 +3,7 @@
 use crate::{
     args::{
         columns::CellArgs,
-        model::{ModelArgs, locate},
+        model::{ModelArgs, is_copy, locate},
     },
     context::Context,
     exit::usage,
@@ -132,6 +132,10 @@ fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Eval
         tasks.load(dir)?.evaluate(arguments.split, &tasks, on_progress)?
     };
     progress.finish();
+    if is_copy(arguments.model.path()) {
+        output::note("the evaluation is not saved: the run is at a URL");
+        return Ok(evaluation);
+    }
     let file = dir.join(format!("evaluation-{}.json", arguments.split));
     // Somebody else's run may be in a folder that is read-only.
     if let Err(error) = mm_core::checkpoint::write_atomic(&file, evaluation.json.to_string().as_bytes()) {

@@ -1,8 +1,12 @@
 //! `mm report`: runs as one HTML page.
 
 use crate::{
-    args::{model::locate, output_path::local_path},
+    args::{
+        model::{is_copy, locate},
+        output_path::local_path,
+    },
     context::Context,
+    exit::usage,
     output,
     progress::ItemProgress,
 };
@@ -28,6 +32,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    if arguments.out.is_none() && is_copy(&arguments.model[0]) {
+        usage!("--model {}: a report is not written to a URL; give a page with --out", arguments.model[0].display());
+    }
     let folders: Vec<PathBuf> = arguments.model.iter().map(|m| locate(m)).collect::<Result<_>>()?;
     let runs: Vec<PathBuf> = folders.iter().flat_map(|folder| runs_in(folder)).collect();
     let out = arguments.out.clone().unwrap_or_else(|| folders[0].join("report.html"));

@@ -12,8 +12,8 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr};
     after_help = "Examples:\n  mm serve --model all-MiniLM-L6-v2\n  mm serve --model clip=openai/clip-vit-base-patch32 --store photos.index\n  mm serve --config serve.toml --port 8000\n\nRoutes, limits, keys and metrics: docs/serving.md. Ctrl-C or SIGTERM stops it once its requests are answered."
 )]
 pub(crate) struct Arguments {
-    /// Model to serve: checkpoint folder, run folder, name of a fetched model, or hub name; may be repeated. NAME= sets
-    /// the name that requests give [default: the last part of its path].
+    /// Model to serve: checkpoint folder, run folder, name of a fetched model, hub name, or URL of a folder (s3://, gs://,
+    /// az://, hf://); may be repeated. NAME= sets the name that requests give [default: the last part of its path].
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<NamedModel>,
     /// Store of `mm index` that /search searches: a folder, or postgres://…
@@ -51,7 +51,8 @@ impl FromStr for NamedModel {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
+        // A URL may hold one as well.
+        match text.split_once('=').filter(|(name, _)| !name.contains("://")) {
             Some((name, path)) if !name.is_empty() && !path.is_empty() => {
                 Ok(Self { name: Some(name.to_owned()), path: path.into() })
             }
@@ -75,6 +76,11 @@ impl Arguments {
     /// The settings of the file, with those of the options.
     fn settings(&self) -> Result<ServeConfig> {
         let mut config = self.config.as_deref().map(ServeConfig::open).transpose()?.unwrap_or_default();
+        for model in &mut config.models {
+            if mm_data::is_remote(&model.path) {
+                model.path = locate(&model.path)?;
+            }
+        }
         for model in &self.model {
             config.models.push(model.config()?);
         }
@@ -123,4 +129,19 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     Server::new(config, encoders, tasks, context.device()?)
         .run(on_listening, || output::note("ready: every model is loaded"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_may_have_a_name_also_at_a_url() {
+        let parse = |text: &str| text.parse::<NamedModel>().map(|model| (model.name, model.path));
+        assert_eq!(parse("clip=a/b"), Ok((Some("clip".to_owned()), "a/b".into())));
+        assert_eq!(parse("clip=s3://bucket/b"), Ok((Some("clip".to_owned()), "s3://bucket/b".into())));
+        assert_eq!(parse("s3://bucket/step=1/b"), Ok((None, "s3://bucket/step=1/b".into())));
+        assert_eq!(parse("a/b"), Ok((None, "a/b".into())));
+        assert!(parse("=a").is_err() && parse("").is_err());
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -25,6 +25,9 @@ pub(crate) struct Requests {
     pub(crate) parts: AtomicUsize,
     pub(crate) uploaded_parts: AtomicUsize,
     pub(crate) failed: AtomicUsize,
+    /// Whether the next answer with a file below `slow` ends in the middle.
+    pub(crate) stalls: AtomicBool,
+    pub(crate) stalled: AtomicUsize,
 }
 
 impl Server {
@@ -81,6 +84,13 @@ fn answer(mut stream: &TcpStream, folder: &Path, counted: &Requests, fail_every:
     let states_length = ["Content-Length", "Transfer-Encoding"].iter().any(|name| headers.contains(name));
     let length = if states_length { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}{length}\r\n").as_bytes()).ok()?;
+    if request.path.starts_with("/bucket/slow/") && body.len() > 10_000 && counted.stalls.swap(false, Ordering::SeqCst)
+    {
+        stream.write_all(&body[..body.len() / 2]).ok()?;
+        counted.stalled.fetch_add(1, Ordering::SeqCst);
+        // Until the client has gone.
+        return (stream.read(&mut [0u8]).ok()? > 0).then_some(());
+    }
     if request.method == "HEAD" { Some(()) } else { stream.write_all(&body).ok() }
 }
 
@@ -265,17 +275,40 @@ fn delete(request: &Request, folder: &Path) -> Reply {
     Reply::ok(format!("<DeleteResult>{deleted}</DeleteResult>"))
 }
 
-/// `ListObjectsV2` of the files directly below a prefix.
+/// `ListObjectsV2` of the files below a prefix: directly below it, or all.
 fn list(query: &str, folder: &Path) -> Reply {
-    let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or("").replace("%2F", "/");
+    let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or("");
+    let prefix = percent_encoding::percent_decode_str(prefix).decode_utf8().unwrap().into_owned();
+    if prefix.starts_with("secret") {
+        return Reply::status("403 Forbidden");
+    }
     let mut contents = String::new();
-    for entry in std::fs::read_dir(folder.join(&prefix)).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        contents += &format!(
-            "<Contents><Key>{prefix}{name}</Key><LastModified>2015-10-21T07:28:00Z</LastModified><Size>1</Size></Contents>"
-        );
+    // Names that lead out of the folder that is asked for.
+    match prefix.as_str() {
+        "evil/" => contents += &listed("evil/../../x", b""),
+        "outside/" => contents += &listed("other/x", b""),
+        _ => {}
+    }
+    let mut folders = vec![prefix];
+    while let Some(below) = folders.pop() {
+        for entry in std::fs::read_dir(folder.join(&below)).into_iter().flatten().flatten() {
+            let key = format!("{below}{}", entry.file_name().to_string_lossy());
+            if !entry.path().is_dir() {
+                contents += &listed(&key, &std::fs::read(entry.path()).unwrap_or_default());
+            } else if !query.contains("delimiter=") {
+                folders.push(format!("{key}/"));
+            }
+        }
     }
     Reply::ok(format!(
         "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
     ))
+}
+
+fn listed(key: &str, content: &[u8]) -> String {
+    let (tag, size) = (blake3::hash(content).to_hex(), content.len());
+    format!(
+        "<Contents><Key>{key}</Key><LastModified>2015-10-21T07:28:00Z</LastModified><ETag>&quot;{tag}&quot;</ETag>\
+         <Size>{size}</Size></Contents>"
+    )
 }

@@ -14,6 +14,7 @@ mod generation;
 mod gradient_caching;
 mod index;
 mod index_import;
+mod models_by_url;
 mod prediction;
 mod representation;
 mod resume;

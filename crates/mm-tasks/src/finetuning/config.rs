@@ -10,7 +10,7 @@ use crate::{
 use mm_core::{LoraConfig, Modality, Source};
 use mm_data::{Manifest, Split};
 use mm_reason::Pipeline;
-use mm_repr::locate;
+use mm_repr::ModelPaths;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -135,7 +135,9 @@ impl FinetuningConfig {
         if self.answer_column.is_none() || !self.labels.is_empty() {
             return Ok(());
         }
-        let Some(known) = Pipeline::checkpoint_labels(&locate(&self.model, base_dir))? else { return Ok(()) };
+        let Some(known) = Pipeline::checkpoint_labels(&ModelPaths::locate(&self.model, base_dir)?)? else {
+            return Ok(());
+        };
         let manifest = self.open_dataset(base_dir)?;
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for row in manifest.rows_in_split(Split::Train) {

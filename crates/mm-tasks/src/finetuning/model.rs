@@ -32,7 +32,7 @@ impl Finetuning {
         manual_seed(config.common.train.seed);
         let options = LoadOptions { device, ..LoadOptions::default() };
         let labels = (!config.labels.is_empty()).then_some(config.labels.as_slice());
-        let folder = locate(&config.model, &base_dir);
+        let folder = ModelPaths::locate(&config.model, &base_dir)?;
         let training = mm_reason::TrainingOptions { adapter: config.adapter.clone(), labels };
         let loaded = mm_reason::Pipeline::load_for_training(&folder, options, training)?;
         if !loaded.pipeline.can_generate() && config.answer_column.is_none() {
@@ -70,7 +70,7 @@ impl Finetuning {
     /// Writes the trained model: an adapter in PEFT's format, or a folder in that of transformers.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let source = locate(&self.config.model, &self.base_dir);
-        let paths = ModelPaths::resolve(&source)?;
+        let paths = ModelPaths::resolve(&mm_data::local_folder(&source)?)?;
         let failed = |e: std::io::Error| Error::file(folder, e);
         std::fs::create_dir_all(folder).map_err(failed)?;
         copy_model_files(&paths.files, folder)?;
