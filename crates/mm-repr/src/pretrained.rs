@@ -45,18 +45,50 @@ pub struct Pretrained {
 /// Rows, at least, of a batch that is cut short for its padding: fewer would use the processor badly.
 const MIN_ROWS: usize = 8;
 
-/// How many of these rows, whose lengths ascend, are to be computed together so that their padding is at most an eighth
-/// of the whole.
-fn limit_padding(lengths: impl Iterator<Item = usize>) -> usize {
-    let (mut rows, mut total) = (0, 0);
+/// Rows of a batch whose lengths ascend.
+#[derive(Default)]
+struct Lengths {
+    rows: usize,
+    longest: usize,
+    sum: usize,
+    sum_of_squares: usize,
+}
+
+impl Lengths {
+    fn with(&self, length: usize) -> Self {
+        Self {
+            rows: self.rows + 1,
+            longest: length,
+            sum: self.sum + length,
+            sum_of_squares: self.sum_of_squares + length * length,
+        }
+    }
+
+    /// Whether more than an eighth of the batch is padding.
+    fn are_padded(&self) -> bool {
+        let padded = self.rows * self.longest;
+        (padded - self.sum) * 8 > padded
+    }
+
+    /// Whether the padding in attention alone, of layers of dimension `dim`, takes more than an eighth of the time of the
+    /// tokens' other products: 4·dim operations for each pair of places (done at a third of the speed of large products),
+    /// and 24·dim² for each token.
+    fn are_padded_in_attention(&self, dim: usize) -> bool {
+        (self.rows * self.longest * self.longest - self.sum_of_squares) * 4 > dim * self.sum
+    }
+}
+
+/// How many of the rows, whose lengths ascend, are to be computed together so that their padding is not `too_much`.
+fn limit_padding(lengths: impl Iterator<Item = usize>, too_much: impl Fn(&Lengths) -> bool) -> usize {
+    let mut all = Lengths::default();
     for length in lengths {
-        let padded = (rows + 1) * length;
-        if rows >= MIN_ROWS && (padded - total - length) * 8 > padded {
+        let more = all.with(length);
+        if all.rows >= MIN_ROWS && too_much(&more) {
             break;
         }
-        (rows, total) = (rows + 1, total + length);
+        all = more;
     }
-    rows
+    all.rows
 }
 
 impl Pretrained {
@@ -246,7 +278,7 @@ impl Pretrained {
         let max_elements = if is_waveform { 1 << 18 } else { 8 << 20 };
         let mut order: Vec<usize> = (0..samples.len()).collect();
         order.sort_by_key(|i| (samples[*i].shape(), *i));
-        let padded = tower.processor.is_sequence();
+        let (padded, dim) = (tower.processor.is_sequence(), tower.encoder.dim() as usize);
         let length = |index: &usize| samples[*index].shape().first().map_or(1, |length| *length as usize);
         let mut rows: Vec<Option<Tensor>> = vec![None; samples.len()];
         let mut start = 0;
@@ -257,7 +289,12 @@ impl Pretrained {
                 (padded || sample.shape() == first) && (count == 0 || (count + 1) * sample.numel() <= max_elements)
             };
             let size = order[start..].iter().take(MAX_ROWS).enumerate().take_while(|(c, i)| fits((*c, i))).count();
-            let size = if padded { limit_padding(order[start..start + size].iter().map(length)) } else { size };
+            let lengths = order[start..start + size].iter().map(length);
+            let size = match (padded, tower.encoder.skips_padding()) {
+                (false, _) => size,
+                (true, false) => limit_padding(lengths, Lengths::are_padded),
+                (true, true) => limit_padding(lengths, |all| all.are_padded_in_attention(dim)),
+            };
             let batch = &order[start..start + size];
             start += size;
             let batch_samples: Vec<Tensor> = batch.iter().map(|i| samples[*i].clone()).collect();
@@ -288,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_batch_ends_where_its_padding_would_exceed_an_eighth() {
-        let size = |lengths: &[usize]| limit_padding(lengths.iter().copied());
+        let size = |lengths: &[usize]| limit_padding(lengths.iter().copied(), Lengths::are_padded);
         assert_eq!(size(&[7; 32]), 32);
         // 8 × 10 and one of 20: 80 of 180 would be padding.
         assert_eq!(size(&[10, 10, 10, 10, 10, 10, 10, 10, 20, 20]), 8);
@@ -296,5 +333,17 @@ mod tests {
         assert_eq!(size(&[1, 100, 100]), 3);
         // 16 × 10 and one of 11: 16 of 187.
         assert_eq!(size(&[[10; 16].as_slice(), &[11]].concat()), 17);
+    }
+
+    #[test]
+    fn where_attention_alone_is_padded_a_batch_holds_texts_of_many_lengths() {
+        let size =
+            |lengths: &[usize], dim| limit_padding(lengths.iter().copied(), |all| all.are_padded_in_attention(dim));
+        let texts: Vec<usize> = (3..35).collect();
+        assert_eq!(size(&texts, 384), 32);
+        // Of a narrow network attention takes the larger part.
+        assert_eq!(size(&texts, 128), 26);
+        // A long text is computed without the short ones.
+        assert_eq!(size(&[[20; 31].as_slice(), &[512]].concat(), 384), 31);
     }
 }

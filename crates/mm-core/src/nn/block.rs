@@ -4,7 +4,9 @@
 //! *Attention Is All You Need* (Vaswani et al., 2017), <https://arxiv.org/abs/1706.03762>; layer scale: *Going Deeper
 //! with Image Transformers* (Touvron et al., 2021), <https://arxiv.org/abs/2103.17239>.
 
-use super::{Attention, AttentionArgs, AttentionConfig, KeyValueCache, Mask, Mlp, MlpConfig, Norm, NormConfig};
+use super::{
+    Attention, AttentionArgs, AttentionConfig, KeyValueCache, Mask, Mlp, MlpConfig, Norm, NormConfig, Unpadding,
+};
 use crate::{Error, Init, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +87,9 @@ pub struct ForwardArgs<'a> {
     /// Rotary cosines and sines of self-attention, where they are not those of the running position
     /// ([`AttentionArgs::rotary`]).
     pub rotary: Option<(&'a Tensor, &'a Tensor)>,
+    /// The input is `[1, tokens, embed_dim]`, without padding, and the mask that of the padded batch
+    /// ([`AttentionArgs::unpadding`]).
+    pub unpadding: Option<&'a Unpadding>,
     /// Disables the causal mask (patches of an image before a text).
     pub bidirectional: bool,
     /// Receives the attention weights of each block.
@@ -172,6 +177,7 @@ impl Block {
                 mask: args.mask,
                 cache: self_cache,
                 rotary: args.rotary,
+                unpadding: args.unpadding,
                 bidirectional: args.bidirectional,
                 need_weights,
                 residual,

@@ -16,6 +16,7 @@ mod prepack;
 mod properties;
 mod rotary;
 mod transformer;
+mod unpadding;
 mod window;
 
 pub use crate::activation::Activation;
@@ -32,4 +33,5 @@ pub use norm::{BatchNorm, GroupNorm, Norm, NormConfig, NormKind};
 pub use position::{Position, relative_position_buckets, sinusoidal_positions};
 pub use rotary::{RotaryEmbedding, apply_rotary};
 pub use transformer::{Transformer, TransformerConfig};
+pub use unpadding::Unpadding;
 pub use window::WindowAttention;

@@ -1,6 +1,8 @@
 //! A stack of transformer blocks.
 
-use super::{Block, BlockCache, BlockConfig, ForwardArgs, KeyValueCache, Mask, Norm, Position, RotaryEmbedding};
+use super::{
+    Block, BlockCache, BlockConfig, ForwardArgs, KeyValueCache, Mask, Norm, Position, RotaryEmbedding, Unpadding,
+};
 use crate::{DType, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +78,7 @@ impl Transformer {
     pub fn forward(&self, x: &Tensor, mut args: ForwardArgs<'_>) -> Result<Tensor> {
         let mut caches = args.caches.take();
         let past = caches.as_ref().and_then(|c| c.first()).map_or(0, |c| c.self_attention.length());
-        let rotary = if args.rotary.is_none() { self.rotary_cos_sin(x, past)? } else { None };
+        let rotary = if args.rotary.is_none() { self.rotary_cos_sin(x, past, args.unpadding)? } else { None };
         let mut args = ForwardArgs { rotary: args.rotary.or(rotary.as_ref().map(|(cos, sin)| (cos, sin))), ..args };
         let mut x = x.clone();
         for (layer, block) in self.blocks.iter().enumerate() {
@@ -92,7 +94,7 @@ impl Transformer {
     /// # Errors
     /// Those of [`Transformer::forward`].
     pub fn hidden_states(&self, x: &Tensor, mask: Option<&Mask>, train: bool) -> Result<Vec<Tensor>> {
-        let rotary = self.rotary_cos_sin(x, 0)?;
+        let rotary = self.rotary_cos_sin(x, 0, None)?;
         let rotary = rotary.as_ref().map(|(cos, sin)| (cos, sin));
         let mut states = vec![x.clone()];
         for (layer, block) in self.blocks.iter().enumerate() {
@@ -108,9 +110,10 @@ impl Transformer {
     }
 
     /// Cosines and sines of the positions of `x`, which follow `past` cached ones.
-    fn rotary_cos_sin(&self, x: &Tensor, past: i64) -> Result<Option<(Tensor, Tensor)>> {
+    fn rotary_cos_sin(&self, x: &Tensor, past: i64, unpadding: Option<&Unpadding>) -> Result<Option<(Tensor, Tensor)>> {
         let Some(rotary) = &self.shared_rotary else { return Ok(None) };
-        let positions = Tensor::arange(past, past + x.size(1)?, x.device())?;
+        let length = unpadding.map_or_else(|| x.size(1), |unpadding| Ok(unpadding.length()))?;
+        let positions = Tensor::arange(past, past + length, x.device())?;
         rotary.cos_sin(&positions, DType::F32).map(Some)
     }
 }

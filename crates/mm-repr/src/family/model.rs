@@ -34,6 +34,12 @@ pub trait PretrainedEncoder: Encoder {
         Ok(None)
     }
 
+    /// Whether only attention computes the padding of a batch, so that texts of different lengths are computed together
+    /// at little cost.
+    fn skips_padding(&self) -> bool {
+        false
+    }
+
     /// Like [`Encoder::embed`] for texts that begin with a prompt, whose first `skipped` tokens are not pooled; see
     /// [`NamedPrompt`].
     fn embed_after_prompt(&self, input: &Input, _skipped: i64) -> mm_core::Result<Tensor> {

@@ -248,6 +248,10 @@ impl PretrainedEncoder for SentenceEncoder {
         self.inner.hidden_states(input).map(Some)
     }
 
+    fn skips_padding(&self) -> bool {
+        true
+    }
+
     fn embed_after_prompt(&self, input: &Input, skipped: i64) -> mm_core::Result<Tensor> {
         self.embed_features(&self.inner.encode(input, false)?, skipped, false)
     }

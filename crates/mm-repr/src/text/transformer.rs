@@ -6,10 +6,10 @@
 use super::tokenizer::TextProcessor;
 use crate::{Error, Result, checkpoint_config, family::ModelBuilder, json::read_json};
 use mm_core::{
-    DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
+    DType, Device, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
         Activation, AttentionConfig, BlockConfig, Embedding, ForwardArgs, Mask, MlpConfig, Norm, NormConfig, NormKind,
-        Transformer, TransformerConfig, relative_position_buckets,
+        Transformer, TransformerConfig, Unpadding, relative_position_buckets,
     },
 };
 
@@ -172,8 +172,24 @@ impl TextTransformer {
 
     fn run_blocks(&self, input: &Input, token_types: Option<&Tensor>, train: bool) -> mm_core::Result<Features> {
         let (x, mask) = self.embed_tokens(input, token_types, train)?;
-        let x = self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?;
+        let args = ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() };
+        let unpadding = self.unpadding(input, train)?;
+        let x = match &unpadding {
+            None => self.blocks.forward(&x, args)?,
+            Some(unpadding) => {
+                let args = ForwardArgs { unpadding: Some(unpadding), ..args };
+                unpadding.pad(&self.blocks.forward(&unpadding.unpad(&x)?, args)?)?
+            }
+        };
         Features::new(x, input.mask.clone())
+    }
+
+    /// The places of the tokens in a batch with padding. On a GPU, counting them would wait for what is computed.
+    fn unpadding(&self, input: &Input, train: bool) -> mm_core::Result<Option<Unpadding>> {
+        match &input.mask {
+            Some(mask) if !train && mask.device() == Device::Cpu => Unpadding::new(mask),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub use config::AttentionConfig;
 pub use kernel::with_math_attention;
 pub use mask::Mask;
 
-use super::{Linear, Position, RotaryEmbedding, apply_rotary, prepack::PackScale};
+use super::{Linear, Position, RotaryEmbedding, Unpadding, apply_rotary, prepack::PackScale};
 use crate::{Error, Module, Result, Scope, Tensor};
 use kernel::KernelArgs;
 
@@ -32,6 +32,9 @@ pub struct AttentionArgs<'a> {
     /// Rotary cosines and sines that broadcast to `[batch, heads, length, head_dim / 2]`; computed from the running
     /// position when absent and the config has rotary positions.
     pub rotary: Option<(&'a Tensor, &'a Tensor)>,
+    /// The queries are `[1, tokens, embed_dim]`, without padding, and so is the output; the mask is that of the padded
+    /// batch. For self-attention without a cache.
+    pub unpadding: Option<&'a Unpadding>,
     /// Disables the config's causal mask.
     pub bidirectional: bool,
     /// Whether to return the attention weights, which the fused kernels do not compute.
@@ -128,11 +131,15 @@ impl Attention {
             let expected = format!("[batch, queries, {}]", self.config.embed_dim);
             return Err(Error::shape("attention queries", &shape, expected));
         }
-        let (batch, length, is_self) = (shape[0], shape[1], args.context.is_none());
+        let is_self = args.context.is_none();
+        if args.unpadding.is_some() && !(is_self && args.cache.is_none()) {
+            return Err(Error::Sample("attention without padding takes neither a context nor a cache".into()));
+        }
+        let (batch, length) = args.unpadding.map_or((shape[0], shape[1]), |u| (u.batch(), u.length()));
         let cached = args.cache.as_ref().map_or(0, |c| c.length());
         let past = if is_self { cached } else { 0 };
 
-        let projection = self.project(queries, args.context, !is_self && cached > 0)?;
+        let projection = self.project(queries, args.context, !is_self && cached > 0, args.unpadding)?;
         let projection = self.apply_position(projection, args.rotary, past)?;
         let (query, key, value) = update_cache(projection, args.cache.take(), is_self)?;
         let (query, sharing) = share_contexts(query, &key)?;
@@ -151,13 +158,20 @@ impl Attention {
         let weights = weights.map(|w| sharing.undo(w)).transpose()?;
         let joined =
             mixed.transpose(1, 2)?.reshape(&[batch, length, self.config.num_heads * self.config.head_dim()])?;
+        let joined = args.unpadding.map_or_else(|| Ok(joined.clone()), |unpadding| unpadding.unpad(&joined))?;
         Ok(AttentionOutput { values: self.output.forward_residual(&joined, args.residual, PackScale::ONE)?, weights })
     }
 
     /// Projects queries, and keys and values unless they are cached, in as few products as possible.
-    fn project(&self, queries: &Tensor, context: Option<&Tensor>, is_cached: bool) -> Result<Projection> {
+    fn project(
+        &self,
+        queries: &Tensor,
+        context: Option<&Tensor>,
+        is_cached: bool,
+        unpadding: Option<&Unpadding>,
+    ) -> Result<Projection> {
         let (query, key_value) = match context {
-            None => self.project_self(queries)?,
+            None => self.project_self(queries, unpadding)?,
             Some(_) if is_cached => (self.query.forward(queries, false)?, None),
             Some(context) => (self.query.forward(queries, false)?, Some(self.project_context(context)?)),
         };
@@ -169,9 +183,11 @@ impl Attention {
         Ok(Projection { query: self.split_heads(&query, heads)?, key_value })
     }
 
-    fn project_self(&self, x: &Tensor) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    /// Queries, keys and values `[batch, length, heads · head_dim]`, padded.
+    fn project_self(&self, x: &Tensor, unpadding: Option<&Unpadding>) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+        let pad = |x: Tensor| unpadding.map_or_else(|| Ok(x.clone()), |unpadding| unpadding.pad(&x));
         if let Some(qkv) = &self.qkv {
-            let all = qkv.forward(x, false)?; // [batch, length, (heads + 2 kv_heads) · head_dim]
+            let all = pad(qkv.forward(x, false)?)?; // [batch, length, (heads + 2 kv_heads) · head_dim]
             let (query, kv) =
                 (self.config.num_heads * self.config.head_dim(), self.config.num_kv_heads() * self.config.head_dim());
             let key_value = (all.narrow(-1, query, kv)?, all.narrow(-1, query + kv, kv)?);
@@ -179,10 +195,10 @@ impl Attention {
         }
         let fused = Linear::forward_fused([&self.query, &self.key, &self.value], x)?;
         if let Some([query, key, value]) = fused.as_deref() {
-            return Ok((query.clone(), Some((key.clone(), value.clone()))));
+            return Ok((pad(query.clone())?, Some((pad(key.clone())?, pad(value.clone())?))));
         }
-        let key_value = self.project_context(x)?;
-        Ok((self.query.forward(x, false)?, Some(key_value)))
+        let (key, value) = self.project_context(x)?;
+        Ok((pad(self.query.forward(x, false)?)?, Some((pad(key)?, pad(value)?))))
     }
 
     fn project_context(&self, context: &Tensor) -> Result<(Tensor, Tensor)> {
