@@ -31,7 +31,7 @@ fn rows_of_an_item_are_no_negatives_in_whichever_process_they_are() {
 #[test]
 fn fine_tuning_in_several_processes_learns_the_weights_of_one() {
     for (model, adapter) in [("vilt-vqa", ""), ("blip-vqa", ""), ("blip-vqa", "[adapter]\nrank = 4\n")] {
-        let model = fixture("mm-reason", model);
+        let model = fixture("mm-reason", model).display().to_string();
         let own = format!(
             "model = {model:?}\nanswer_column = \"answer\"\nmax_length = 4\n\
              [data.columns.modalities]\ntext = \"text\"\nimage = \"image\"\n{adapter}"

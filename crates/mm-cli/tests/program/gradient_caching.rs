@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 /// Images and speech through encoders whose last block is trained, texts through a frozen one.
 fn towers(dropout: f64) -> String {
-    let family = |name: &str| fixture("mm-repr", &format!("families/{name}"));
+    let family = |name: &str| fixture("mm-repr", &format!("families/{name}")).display().to_string();
     let [image, audio] = ["vit-classifier", "wav2vec2-layer-stable"].map(family);
     format!(
         "\n[towers.image]\nencoder = {{ kind = \"pretrained\", path = {image:?}, trainable_layers = 1 }}\n\
