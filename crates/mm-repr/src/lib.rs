@@ -21,6 +21,7 @@ mod json;
 pub mod learners;
 mod locate;
 mod model_paths;
+mod padding;
 mod pretrained;
 mod propose;
 mod register;
