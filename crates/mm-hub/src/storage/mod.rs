@@ -240,7 +240,16 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(below) = root.source() {
         root = below;
     }
-    root.to_string()
+    without_markup(&root.to_string())
+}
+
+/// The text of an error with the message of the store's answer in place of its XML.
+fn without_markup(text: &str) -> String {
+    let message = text.split_once("<Message>").and_then(|(_, rest)| rest.split_once("</Message>"));
+    match (text.split_once(": <"), message) {
+        (Some((before, _)), Some((message, _))) => format!("{before}: {}", message.trim()),
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]

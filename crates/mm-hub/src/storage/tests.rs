@@ -63,6 +63,14 @@ fn what_does_not_go_away_is_asked_for_once() {
 }
 
 #[test]
+fn of_an_answer_in_xml_the_message_is_shown() {
+    let text = "status code: 404 Not Found: <?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>No such \
+                bucket.</Message></Error>";
+    assert_eq!(without_markup(text), "status code: 404 Not Found: No such bucket.");
+    assert_eq!(without_markup("Connection refused"), "Connection refused");
+}
+
+#[test]
 fn a_large_file_is_read_in_parts() {
     let cache = tempfile::tempdir().unwrap();
     let storage = Storage::new(cache.path());
