@@ -35,9 +35,9 @@ pub use loader::{
     catching_panics, collate, group_rows_by_item, process_catching_panics,
 };
 pub use manifest::{
-    Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, Row, RowValues, Split, SplitConfig,
-    Table, TableOptions, cell_text, column_name_rank, existing_files, expand_braces, file_modality, is_dataset_folder,
-    is_id_name, is_index_name, is_stored_file, row_key,
+    Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, ManifestPieces, PieceSize, Row,
+    RowValues, Split, SplitConfig, Table, TableOptions, cell_text, column_name_rank, existing_files, expand_braces,
+    file_modality, is_dataset_folder, is_id_name, is_index_name, is_stored_file, row_key,
 };
 pub use npy::{npy_header, npy_shape, read_npy, read_npy_rows, write_npy};
 pub use output_folder::{OutputFolder, open_output_folder};

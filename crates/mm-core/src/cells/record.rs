@@ -91,6 +91,11 @@ impl Record {
         self.header.find(column).is_some_and(|at| self.cell(at).0 != Kind::Null)
     }
 
+    /// Bytes of its cells in memory.
+    pub fn size(&self) -> usize {
+        self.cells.len()
+    }
+
     /// Whether it has no column.
     pub fn is_empty(&self) -> bool {
         self.header.names.is_empty()

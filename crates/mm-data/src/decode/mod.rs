@@ -16,5 +16,6 @@ pub use audio::{Audio, decode_audio, decode_audio_bytes, decode_audio_track, wri
 pub use ffmpeg::{ffmpeg, ffmpeg_version};
 pub use frame_sampling::FrameSampling;
 pub use resample::resample;
+pub(crate) use text::encoding_of;
 pub use text::{TEXT_LIMIT, check_text_size, clean_text, read_text, text_from_bytes};
 pub use video::{VideoInfo, frame_count, frames_at, sample_frames, video_info};

@@ -14,17 +14,21 @@ pub const TEXT_LIMIT: usize = 1 << 20;
 /// # Errors
 /// When the encoding is unknown or the bytes are not valid in it; the message names no file.
 pub fn text_from_bytes(bytes: &[u8], encoding: Option<&str>) -> Result<String, String> {
-    let label = encoding.unwrap_or("utf-8");
-    let encoding = Encoding::for_label(label.as_bytes()).ok_or_else(|| {
-        format!("`{label}` is not a known encoding; expected a label such as utf-8, latin1 or shift_jis")
-    })?;
-    let (text, used, invalid) = encoding.decode(bytes);
+    let (text, used, invalid) = encoding_of(encoding)?.decode(bytes);
     if invalid {
         let position =
             std::str::from_utf8(bytes).err().map_or(String::new(), |e| format!(" (first at byte {})", e.valid_up_to()));
         return Err(format!("not valid {}{position}", used.name()));
     }
     Ok(text.into_owned())
+}
+
+/// The encoding of a label, UTF-8 when absent.
+pub(crate) fn encoding_of(label: Option<&str>) -> Result<&'static Encoding, String> {
+    let label = label.unwrap_or("utf-8");
+    Encoding::for_label(label.as_bytes()).ok_or_else(|| {
+        format!("`{label}` is not a known encoding; expected a label such as utf-8, latin1 or shift_jis")
+    })
 }
 
 /// Checks the length of a text.

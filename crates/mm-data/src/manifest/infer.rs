@@ -1,8 +1,9 @@
 //! Which column of a table is what, where the config does not say: from column names and values.
 
 use super::{
+    sampling::Sampled,
     schema::Columns,
-    table::{KEY_COLUMN, Table, blob_extension},
+    table::{KEY_COLUMN, blob_extension},
 };
 use crate::{
     file_type::{modality_of_extension, modality_of_name},
@@ -12,7 +13,7 @@ use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 
 /// Values of a column that are looked at, about.
-const MAX_INSPECTED: usize = 1000;
+pub(super) const MAX_INSPECTED: usize = 1000;
 
 /// Names that say what a column holds, the most telling first. Columns of files have [`FILE_NAMES`] as well.
 const NAMES: [(&str, &[&str]); 4] = [
@@ -147,9 +148,9 @@ impl ColumnInference<'_> {
 /// Completes `given` from a table: a modality of another crate recognizes its column; file extensions and the content
 /// of bytes identify image, audio and video columns; a column of words is text; `id` (else the key of a shard's
 /// samples), `item` and `label` are found by name. Says which column was taken where there are several.
-pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnInference<'_>) -> Columns {
+pub(super) fn infer_columns(table: &impl Sampled, given: &Columns, inference: &ColumnInference<'_>) -> Columns {
     let mut columns = given.clone();
-    let has = |name: &str| table.has_column(name).then(|| name.to_owned());
+    let has = |name: &str| table.columns().iter().any(|column| column == name).then(|| name.to_owned());
     columns.id = columns.id.or_else(|| has("id")).or_else(|| has(KEY_COLUMN)).filter(|c| !c.is_empty());
     columns.item = columns.item.or_else(|| has("item"));
     columns.label = columns.label.or_else(|| has("label"));
@@ -158,9 +159,9 @@ pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnIn
     }
     let mut candidates: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
-    for name in &table.columns {
+    for name in table.columns() {
         let is_role = [&columns.id, &columns.item, &columns.label].into_iter().flatten().any(|c| c == name);
-        let sample = table.sample(name, MAX_INSPECTED);
+        let sample = table.sample(name);
         if let Some(modality) = inference.recognized(name, &sample).filter(|_| !is_role) {
             candidates.entry(modality).or_default().push(name);
             continue;
@@ -169,7 +170,7 @@ pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnIn
         match file_modality(&stats.cells) {
             // An id that looks like a file name is none, unless there is such a file and nothing else.
             Some(modality) if is_id_name(name) => {
-                let is_file = stats.texts.first().is_some_and(|f| folder(table).join(f).is_file());
+                let is_file = stats.texts.first().is_some_and(|f| folder(table.path()).join(f).is_file());
                 ids.extend(is_file.then_some((modality, name.as_str())).filter(|_| !ids.contains_key(modality)));
             }
             Some(modality) => candidates.entry(modality.to_owned()).or_default().push(name),
@@ -193,7 +194,7 @@ pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnIn
             notice::once(format!(
                 "{}: {modality} is the column `{taken}`; `{}` may be as well: choose with --column {modality}=… \
                  (data.columns.modalities in a config)",
-                table.path.display(),
+                table.path().display(),
                 others.join("`, `")
             ));
         }
@@ -201,8 +202,8 @@ pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnIn
     columns
 }
 
-fn folder(table: &Table) -> &Path {
-    table.path.parent().unwrap_or(Path::new("."))
+fn folder(table: &Path) -> &Path {
+    table.parent().unwrap_or(Path::new("."))
 }
 
 /// What the cells of one column look like.

@@ -2,6 +2,9 @@
 
 mod binding;
 mod infer;
+mod pieces;
+mod row_reader;
+mod sampling;
 mod schema;
 mod split;
 mod table;
@@ -9,10 +12,11 @@ mod values;
 
 pub use binding::ColumnBinding;
 pub use infer::{ColumnInference, column_name_rank, file_modality, is_id_name, is_index_name};
+pub use pieces::ManifestPieces;
 pub use schema::Columns;
 pub use split::{Split, SplitConfig, row_key};
 pub use table::{
-    Cells, Table, TableOptions, cell_text, existing_files, expand_braces, is_dataset_folder, is_stored_file,
+    Cells, PieceSize, Table, TableOptions, cell_text, existing_files, expand_braces, is_dataset_folder, is_stored_file,
 };
 
 use crate::{
@@ -21,19 +25,16 @@ use crate::{
 };
 use infer::infer_columns;
 use litemap::LiteMap;
-use mm_core::{
-    Modality, Source,
-    cells::{Record, RecordPacker},
-};
+use mm_core::{Modality, Source, cells::Record};
+use row_reader::RowReader;
 use schema::check_columns;
 use serde::{Deserialize, Serialize};
-use split::group_of;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
-use values::{Files, ValueReader};
+use values::Files;
 
 /// A data set (`[data]` in a config file): its manifest, its columns, its split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -182,7 +183,9 @@ impl Manifest {
         for (path, split) in manifest_files(config, base) {
             let table = Table::read(&path, &config.table_options())?;
             let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns, inference));
-            check_columns(&path, &table, columns, &config.split)?;
+            if !table.rows.is_empty() {
+                check_columns(&path, &table.columns, columns, &config.split)?;
+            }
             let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
             let files =
                 Files::OfTable { folder: &folder, blobs: table.blobs.as_deref(), fetch_urls: config.fetch_urls };
@@ -236,7 +239,9 @@ impl Manifest {
     pub fn from_table(table: &Table, columns: &Columns, file: &dyn Fn(&Modality, &str) -> Source) -> Result<Self> {
         let split = SplitConfig::default();
         let columns = Columns { id: columns.id.clone().filter(|id| !id.is_empty()), ..columns.clone() };
-        check_columns(&table.path, table, &columns, &split)?;
+        if !table.rows.is_empty() {
+            check_columns(&table.path, &table.columns, &columns, &split)?;
+        }
         let files = Files::Given(file);
         let reader = RowReader {
             path: &table.path,
@@ -315,96 +320,6 @@ fn manifest_files(config: &ManifestConfig, base: &Path) -> Vec<(PathBuf, Option<
     let others = [(&config.valid, Split::Valid), (&config.test, Split::Test)];
     let others = others.into_iter().filter_map(|(p, s)| p.as_ref().map(|p| (resolve(base, p), Some(s))));
     std::iter::once((main, Some(Split::Train))).chain(others).collect()
-}
-
-/// Reads the rows of one file.
-struct RowReader<'a> {
-    path: &'a Path,
-    files: Files<'a>,
-    columns: &'a Columns,
-    split: &'a SplitConfig,
-    /// The split of all rows, where the file holds one split.
-    file_split: Option<Split>,
-    /// Makes the values of several columns, which share their names.
-    packer: RefCell<RecordPacker>,
-}
-
-impl RowReader<'_> {
-    fn read(&self, number: usize, cells: Record) -> Result<Row> {
-        let columns = self.columns;
-        let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).map(ToOwned::to_owned);
-        let id = match &columns.id {
-            Some(column) => text(&columns.id)
-                .ok_or_else(|| self.error(number, format!("column `{column}` is empty, expected an id")))?,
-            None => number.to_string(),
-        };
-        let order = match &columns.order {
-            Some(column) => text(&columns.order).and_then(|t| t.trim().parse().ok()).ok_or_else(|| {
-                let found = text(&columns.order);
-                self.error(
-                    number,
-                    format!("column `{column}`: found {found:?}, expected a number that orders the rows"),
-                )
-            })?,
-            None => number as f64,
-        };
-        let (mut values, mut languages) = (RowValues::with_capacity(columns.modalities.len()), BTreeMap::new());
-        let reader = ValueReader { cells: &cells, files: self.files, row: number, packer: &self.packer };
-        for (name, binding) in &columns.modalities {
-            let found = reader.read(binding, name);
-            if found.is_empty() {
-                continue;
-            }
-            // As large as needed: lists that grow have room for four.
-            let mut sources = Vec::with_capacity(found.len());
-            let mut stated = Vec::with_capacity(found.len());
-            for (source, language) in found {
-                sources.push(source);
-                stated.push(language);
-            }
-            values.insert(Modality::from(name.as_str()), sources);
-            // Lists without any language are not stored: they would double the memory of a large table.
-            if stated.iter().any(Option::is_some) {
-                languages.insert(Modality::from(name.as_str()), stated);
-            }
-        }
-        let item = text(&columns.item).unwrap_or_else(|| id.clone());
-        Ok(Row {
-            split: self.split_of(number, &cells, &item)?,
-            order,
-            item,
-            label: text(&columns.label),
-            id,
-            number,
-            values,
-            languages,
-            cells,
-        })
-    }
-
-    /// Rows of a group are in one split; rows of an item as well where there are no groups.
-    fn split_of(&self, number: usize, cells: &Record, item: &str) -> Result<Split> {
-        let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c));
-        let group = self.split.group.as_ref().and_then(|group| group_of(cells, group));
-        let group = group.as_deref().unwrap_or(item);
-        match (self.file_split, &self.split.column) {
-            (Some(split), _) => Ok(split),
-            (None, None) => Ok(self.split.by_hash(group)),
-            (None, Some(column)) => {
-                let name = text(&self.split.column).ok_or_else(|| {
-                    self.error(number, format!("column `{column}` is empty, expected train, valid or test"))
-                })?;
-                match name.parse().map_err(|e: Error| self.error(number, e.to_string()))? {
-                    Split::Train => Ok(self.split.hold_out_validation(group)),
-                    split => Ok(split),
-                }
-            }
-        }
-    }
-
-    fn error(&self, row: usize, reason: String) -> Error {
-        Error::Row { path: self.path.into(), row, reason }
-    }
 }
 
 #[cfg(test)]

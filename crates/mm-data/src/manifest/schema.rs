@@ -1,6 +1,6 @@
 //! Which column of a table is what: given by the config, or inferred from column names and values.
 
-use super::{binding::ColumnBinding, split::SplitConfig, table::Table};
+use super::{binding::ColumnBinding, split::SplitConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
@@ -22,12 +22,9 @@ pub struct Columns {
     pub order: Option<String>,
 }
 
-/// Checks that every named column exists and that at least one modality has a column.
-pub(super) fn check_columns(path: &Path, table: &Table, columns: &Columns, split: &SplitConfig) -> Result<()> {
-    if table.rows.is_empty() {
-        return Ok(());
-    }
-    let listed = || table.columns.join(", ");
+/// Checks that every named column is one of those that a table has, and that at least one modality has a column.
+pub(super) fn check_columns(path: &Path, of_table: &[String], columns: &Columns, split: &SplitConfig) -> Result<()> {
+    let listed = || of_table.join(", ");
     let named = columns
         .modalities
         .values()
@@ -36,7 +33,7 @@ pub(super) fn check_columns(path: &Path, table: &Table, columns: &Columns, split
         .chain(&split.column)
         .chain(split.group.iter().flat_map(ColumnBinding::columns));
     for column in named {
-        if !table.has_column(column) {
+        if !of_table.contains(column) {
             return Err(Error::Column { path: path.into(), column: column.clone(), known: listed() });
         }
     }

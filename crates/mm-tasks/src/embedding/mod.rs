@@ -15,6 +15,8 @@ mod parquet;
 #[path = "parquet_disabled.rs"]
 mod parquet;
 mod pipeline;
+mod read;
+mod row_list;
 mod rows;
 mod shards;
 mod state;
@@ -29,18 +31,21 @@ pub use merge::merge_shards;
 pub use options::{EmbedOptions, OutputFormat, with_suffix};
 #[cfg(feature = "parquet")]
 pub(crate) use parquet::{ROW_GROUP_SIZE, write_optional, write_values};
+pub use row_list::RowList;
 pub use rows::{VectorRow, copy_rows, read_rows, rows_file};
 pub use shards::{EmbeddedShard, LeftOut, ShardJob, ShardsSummary, embedded_modalities};
 pub(crate) use values::{ValueVector, embed_values};
 
 use crate::{Error, Result};
 use mm_core::Modality;
-use mm_data::Manifest;
-use options::Entry;
 use pipeline::Pipeline;
-use state::WorkDir;
+use row_list::unread;
+use state::{State, WorkDir};
 use std::{path::Path, sync::atomic::AtomicBool};
 use write::EmbeddingTable;
+
+/// Rows without a value that a summary lists.
+const MAX_EXAMPLES: usize = 20;
 
 /// A value that has no vector: it could not be embedded, or its row has none.
 #[derive(Debug, Clone)]
@@ -54,7 +59,7 @@ pub struct FailedValue {
 }
 
 /// The result of an embedding.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct EmbedSummary {
     /// Number of vectors in the file.
     pub vectors: usize,
@@ -64,8 +69,10 @@ pub struct EmbedSummary {
     pub dim: usize,
     /// The values that could not be embedded.
     pub failed: Vec<FailedValue>,
-    /// The rows without a value of a modality, whose vectors are missing as well.
-    pub missing: Vec<FailedValue>,
+    /// Number of rows without a value of a modality, whose vectors are missing as well.
+    pub missing: usize,
+    /// The first of them.
+    pub missing_examples: Vec<FailedValue>,
     /// Whether it was stopped before the end.
     pub stopped: bool,
 }
@@ -80,48 +87,63 @@ pub struct EmbedSummary {
 /// extension `rows.jsonl`.
 ///
 /// # Errors
-/// When no modality is in both model and data set, `out.part` is of another model or data set, or no value can be
-/// embedded.
+/// When no modality is in both model and data set, `out.part` is of another model or data set, the data set was changed
+/// since it was listed, or no value can be embedded.
 pub fn embed_all(
     model: &dyn Embedder,
-    manifest: &Manifest,
+    list: &RowList,
     out: &Path,
     options: &EmbedOptions,
     stop: &AtomicBool,
     on_progress: &mut dyn FnMut(usize, usize),
 ) -> Result<EmbedSummary> {
     let format = OutputFormat::from_path(out)?;
-    let modalities = choose_modalities(model, manifest, format, options)?;
-    let entries = list_entries(manifest, &modalities);
-    let mut work = WorkDir::open(out, state::provenance(model, manifest, &modalities, options)?)?;
-    let resumed = work.state.num_vectors(&entries);
-    let to_embed = work.state.to_embed(&entries);
-    let pipeline = Pipeline { model, manifest, entries: &entries, options };
-    let stopped = pipeline.run(&to_embed, stop, &mut |batch, vectors| {
-        work.add(batch, vectors, |entry| (&manifest.rows[entries[entry].row].id, &entries[entry].modality))?;
-        on_progress(work.state.done, entries.len());
-        Ok(())
-    })?;
-    let without_vector = |entry: &Entry, reason: String| {
-        let id = manifest.rows[entry.row].id.clone();
-        FailedValue { id, modality: entry.modality.clone(), reason }
-    };
-    let failed = work.state.failed.iter().map(|(n, reason)| without_vector(&entries[*n], reason.clone())).collect();
-    let absent = entries.iter().filter(|e| e.value.is_none());
-    let missing = absent.map(|entry| without_vector(entry, entry.absence())).collect();
-    let (vectors, dim) = (work.state.num_vectors(&entries), work.state.dim);
-    let summary = EmbedSummary { vectors, resumed, dim, failed, missing, stopped };
+    let modalities = choose_modalities(model, list, format, options)?;
+    let mut work = WorkDir::open(out, state::provenance(model, &list.data, &modalities, options)?)?;
+    let resumed = if work.state.done > 0 { summarize(list, &modalities, &work.state)?.vectors } else { 0 };
+    let total: usize = modalities.iter().map(|modality| list.entries_of(modality)).sum();
+    let open = work.state.open_entries();
+    let stopped = Pipeline { model, options }.run(
+        |batches| list.give_values(&modalities, &open, batches),
+        stop,
+        &mut |modality, batch, vectors| {
+            work.add(modality, batch, vectors)?;
+            on_progress(work.state.done, total);
+            Ok(())
+        },
+    )?;
+    let summary = EmbedSummary { resumed, stopped, ..summarize(list, &modalities, &work.state)? };
     if stopped {
         return Ok(summary);
     }
     if summary.vectors == 0 {
         let reason = summary.failed.first().map(|f| format!(" ({}: {})", f.id, f.reason)).unwrap_or_default();
-        let found = format!("no value of {} that can be embedded{reason}", entries.len());
+        let found = format!("no value of {total} that can be embedded{reason}");
         return Err(Error::invalid("data", found, "at least one"));
     }
-    let table = EmbeddingTable { manifest, entries: &entries, work: &work };
-    table.write(out, format, &modalities)?;
+    let table = EmbeddingTable { list, modalities: &modalities, work: &work };
+    table.write(out, format)?;
     work.finish()?;
+    Ok(summary)
+}
+
+/// What is saved, and what is not there.
+fn summarize(list: &RowList, modalities: &[Modality], state: &State) -> Result<EmbedSummary> {
+    let mut summary = EmbedSummary { dim: state.dim, ..EmbedSummary::default() };
+    for entry in list.entries(modalities) {
+        let entry = entry.map_err(unread)?;
+        let without_vector = |reason| FailedValue { id: entry.id.clone(), modality: entry.modality.clone(), reason };
+        if entry.value.is_none() {
+            summary.missing += 1;
+            if summary.missing <= MAX_EXAMPLES {
+                summary.missing_examples.push(without_vector(entry.absence()));
+            }
+        } else if let Some(reason) = state.failed.get(&entry.index) {
+            summary.failed.push(without_vector(reason.clone()));
+        } else if entry.index < state.done {
+            summary.vectors += 1;
+        }
+    }
     Ok(summary)
 }
 
@@ -132,18 +154,18 @@ fn names<'a>(modalities: impl IntoIterator<Item = &'a Modality>) -> String {
 /// The modalities to embed.
 fn choose_modalities(
     model: &dyn Embedder,
-    manifest: &Manifest,
+    list: &RowList,
     format: OutputFormat,
     options: &EmbedOptions,
 ) -> Result<Vec<Modality>> {
-    let (of_model, of_data) = (model.modalities(), manifest.modalities());
+    let (of_model, of_data) = (model.modalities(), list.present());
     let chosen: Vec<Modality> = if options.modalities.is_empty() {
         of_model.iter().filter(|m| of_data.contains(m)).cloned().collect()
     } else {
         options.modalities.clone()
     };
     let both = || {
-        let (of_model, of_data) = (names(&of_model), names(&of_data));
+        let (of_model, of_data) = (names(&of_model), names(of_data));
         format!("one of both (the model takes {of_model}, the data set has {of_data})")
     };
     if let Some(unknown) = chosen.iter().find(|m| !of_data.contains(m) || !of_model.contains(m)) {
@@ -160,15 +182,5 @@ fn choose_modalities(
     Ok(chosen)
 }
 
-/// All values of these modalities, and for each row without a value its absence.
-fn list_entries(manifest: &Manifest, modalities: &[Modality]) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    for modality in modalities {
-        for (row, sample) in manifest.rows.iter().enumerate() {
-            let count = sample.values.get(modality).map_or(0, Vec::len);
-            let values = (0..count).map(Some).chain((count == 0).then_some(None));
-            entries.extend(values.map(|value| Entry { row, value, modality: modality.clone() }));
-        }
-    }
-    entries
-}
+#[cfg(test)]
+mod tests;

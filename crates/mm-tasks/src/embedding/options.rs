@@ -1,4 +1,4 @@
-//! Options and the unit of work of an embedding.
+//! Options of an embedding.
 
 use crate::{Error, Result};
 use mm_core::{Modality, Pooling};
@@ -44,22 +44,6 @@ pub struct EmbedOptions {
     pub normalize: bool,
     /// Whether the first value that cannot be read is an error.
     pub fail_on_error: bool,
-}
-
-/// One value of a data set, or its absence from a row.
-pub(super) struct Entry {
-    /// The index of its row.
-    pub(super) row: usize,
-    /// The index among the row's values of the modality; `None` when the row has none, whose vector is missing.
-    pub(super) value: Option<usize>,
-    pub(super) modality: Modality,
-}
-
-impl Entry {
-    /// Why the row of an absent value has no vector.
-    pub(super) fn absence(&self) -> String {
-        format!("the row has no {}", self.modality)
-    }
 }
 
 /// A path with text behind its name, whatever its encoding: `vectors.npy` → `vectors.npy.part`.

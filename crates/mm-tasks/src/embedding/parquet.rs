@@ -1,18 +1,21 @@
 //! Embeddings as Parquet.
 
-use super::{options::Entry, write::EmbeddingTable};
+use super::{
+    row_list::Entry,
+    write::{EmbeddingTable, VectorReader},
+};
 use mm_data::{Manifest, Row};
 use parquet::{
     basic::{Compression, LogicalType, Repetition, Type as PhysicalType},
     data_type::{ByteArrayType, DataType, FloatType, Int64Type},
-    errors::{ParquetError, Result as ParquetResult},
+    errors::Result as ParquetResult,
     file::{
         properties::WriterProperties,
         writer::{SerializedColumnWriter, SerializedFileWriter},
     },
     schema::{parser::parse_message_type, types::Type},
 };
-use std::{collections::BTreeSet, fs::File, ops::Range, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs::File, io, path::Path, sync::Arc};
 
 /// Rows of a group of a Parquet file.
 pub(crate) const ROW_GROUP_SIZE: usize = 8192;
@@ -75,59 +78,67 @@ impl EmbeddingTable<'_> {
         let schema = Arc::new(parse_message_type(PARQUET_SCHEMA)?);
         let properties = Arc::new(WriterProperties::builder().set_compression(Compression::SNAPPY).build());
         let mut writer = SerializedFileWriter::new(File::create(out)?, schema, properties)?;
-        for start in (0..self.entries.len()).step_by(ROW_GROUP_SIZE) {
-            let range = start..(start + ROW_GROUP_SIZE).min(self.entries.len());
+        let (mut entries, mut vectors) = (self.entries(), self.vectors()?);
+        loop {
+            let rows = entries.by_ref().take(ROW_GROUP_SIZE).collect::<io::Result<Vec<Entry<'_>>>>()?;
+            if rows.is_empty() {
+                return writer.close().map(drop);
+            }
             let mut group = writer.next_row_group()?;
             let mut index = 0;
             while let Some(mut column) = group.next_column()? {
-                self.write_column(index, range.clone(), &mut column)?;
+                self.write_column(index, &rows, &mut vectors, &mut column)?;
                 column.close()?;
                 index += 1;
             }
             group.close()?;
         }
-        writer.close().map(drop)
     }
 
     /// Writes one column of [`PARQUET_SCHEMA`] for some entries.
     fn write_column(
         &self,
         index: usize,
-        range: Range<usize>,
+        rows: &[Entry<'_>],
+        vectors: &mut VectorReader,
         column: &mut SerializedColumnWriter<'_>,
     ) -> ParquetResult<()> {
-        let entries = &self.entries[range.clone()];
-        let row = |entry: &Entry| &self.manifest.rows[entry.row];
+        let rows = rows.iter();
         match index {
-            0 => write_values::<ByteArrayType>(column, entries.iter().map(|e| row(e).id.as_str().into())),
-            1 => write_values::<Int64Type>(column, entries.iter().map(|e| row(e).number as i64)),
-            2 => write_values::<ByteArrayType>(column, entries.iter().map(|e| e.modality.name().into())),
-            3 => write_optional::<Int64Type>(column, entries.iter().map(|e| e.value.map(|value| value as i64))),
-            4 => write_optional::<ByteArrayType>(column, range.map(|e| Some(self.error(e)?.as_str().into()))),
+            0 => write_values::<ByteArrayType>(column, rows.map(|e| e.id.as_str().into())),
+            1 => write_values::<Int64Type>(column, rows.map(|e| e.row as i64)),
+            2 => write_values::<ByteArrayType>(column, rows.map(|e| e.modality.name().into())),
+            3 => write_optional::<Int64Type>(column, rows.map(|e| e.value.map(|value| value as i64))),
+            4 => write_optional::<ByteArrayType>(column, rows.map(|e| Some(self.error(e)?.as_str().into()))),
             _ => {
-                let EmbeddingColumn { values, definition, repetition } = self.embedding_column(range)?;
+                let has_vector = rows.map(|e| self.has_vector(e));
+                let EmbeddingColumn { values, definition, repetition } =
+                    embedding_column(has_vector, self.work.state.dim, vectors)?;
                 column.typed::<FloatType>().write_batch(&values, Some(&definition), Some(&repetition)).map(drop)
             }
         }
     }
+}
 
-    fn embedding_column(&self, range: Range<usize>) -> ParquetResult<EmbeddingColumn> {
-        let (dim, mut column) = (self.work.state.dim, EmbeddingColumn::default());
-        let read = self.read(range, &mut |vector| {
-            column.repetition.push(0);
-            if let Some(bytes) = vector {
-                let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                column.values.extend(values);
-                column.definition.resize(column.definition.len() + dim, 2);
-                column.repetition.resize(column.repetition.len() + dim - 1, 1);
-            } else {
-                column.definition.push(0);
-            }
-            Ok(())
-        });
-        read.map_err(|e| ParquetError::External(Box::new(e)))?;
-        Ok(column)
+/// The vectors of the next entries.
+fn embedding_column(
+    has_vector: impl Iterator<Item = bool>,
+    dim: usize,
+    vectors: &mut VectorReader,
+) -> io::Result<EmbeddingColumn> {
+    let mut column = EmbeddingColumn::default();
+    for has_vector in has_vector {
+        column.repetition.push(0);
+        if let Some(bytes) = vectors.next(has_vector)? {
+            let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            column.values.extend(values);
+            column.definition.resize(column.definition.len() + dim, 2);
+            column.repetition.resize(column.repetition.len() + dim - 1, 1);
+        } else {
+            column.definition.push(0);
+        }
     }
+    Ok(column)
 }
 
 /// Writes the values of a required column.

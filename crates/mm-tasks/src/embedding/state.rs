@@ -2,20 +2,21 @@
 
 use super::{
     embedder::Embedder,
-    options::{EmbedOptions, Entry, with_suffix},
-    pipeline::VectorResult,
+    options::{EmbedOptions, with_suffix},
+    pipeline::{ValueKey, VectorResult},
 };
 use crate::{Error, Result, error::io_error, provenance::Provenance};
 use mm_core::{
     Modality,
     checkpoint::{self, FolderLock},
 };
-use mm_data::Manifest;
+use mm_data::ManifestPieces;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{Seek, SeekFrom, Write},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -35,19 +36,19 @@ pub(super) struct State {
 /// The provenance of an embedding.
 pub(super) fn provenance(
     model: &dyn Embedder,
-    manifest: &Manifest,
+    data: &ManifestPieces,
     modalities: &[Modality],
     options: &EmbedOptions,
 ) -> Result<Provenance> {
     let mut table = blake3::Hasher::new();
-    for path in mm_data::existing_files(&manifest.path)? {
+    for path in mm_data::existing_files(data.path())? {
         table.update_reader(mm_data::open_file(&path)?).map_err(io_error(&path))?;
     }
-    let columns = &manifest.columns.modalities;
+    let columns = &data.columns().modalities;
     let modalities: BTreeMap<&str, _> = modalities.iter().map(|m| (m.name(), columns.get(m.name()))).collect();
     let serde_json::Value::Object(options) = serde_json::json!({
         "modalities": modalities,
-        "id": manifest.columns.id,
+        "id": data.columns().id,
         "pooling": options.pooling,
         "normalize": options.normalize,
     }) else {
@@ -58,15 +59,26 @@ pub(super) fn provenance(
 }
 
 impl State {
-    /// Number of vectors that are saved.
-    pub(super) fn num_vectors(&self, entries: &[Entry]) -> usize {
-        entries.iter().take(self.done).filter(|e| e.value.is_some()).count() - self.failed.len()
+    /// Which entries are still to be embedded: the rest, and those that failed before.
+    pub(super) fn open_entries(&self) -> OpenEntries {
+        OpenEntries { done: self.done, failed: self.failed.keys().copied().collect() }
+    }
+}
+
+/// The entries that an embedding begins with, of those that have a value.
+pub(super) struct OpenEntries {
+    done: usize,
+    failed: BTreeSet<usize>,
+}
+
+impl OpenEntries {
+    pub(super) fn contains(&self, entry: usize) -> bool {
+        entry >= self.done || self.failed.contains(&entry)
     }
 
-    /// The entries to embed: those that failed before, then the rest, of those that have a value.
-    pub(super) fn to_embed(&self, entries: &[Entry]) -> Vec<usize> {
-        let all = self.failed.keys().copied().chain(self.done..entries.len());
-        all.filter(|entry| entries[*entry].value.is_some()).collect()
+    /// Whether there are any among these.
+    pub(super) fn are_in(&self, entries: Range<usize>) -> bool {
+        entries.end > self.done.max(entries.start) || self.failed.range(entries).next().is_some()
     }
 }
 
@@ -106,19 +118,13 @@ impl WorkDir {
         Ok(Self { lock, state_file, vectors_file, vectors, state })
     }
 
-    /// Saves the vectors of a batch of entries, then the state. `describe` returns row id and modality of an entry.
-    pub(super) fn add<'a>(
-        &mut self,
-        batch: &[usize],
-        vectors: Vec<VectorResult>,
-        describe: impl Fn(usize) -> (&'a String, &'a Modality),
-    ) -> Result<()> {
-        for (entry, vector) in batch.iter().zip(vectors) {
+    /// Saves the vectors of a batch of entries of a modality, then the state.
+    pub(super) fn add(&mut self, modality: &Modality, batch: &[ValueKey], vectors: Vec<VectorResult>) -> Result<()> {
+        for (ValueKey { entry, id }, vector) in batch.iter().zip(vectors) {
             match vector {
                 Ok(vector) => {
                     let dim = vector.len();
                     if self.state.dim != 0 && self.state.dim != dim {
-                        let (id, modality) = describe(*entry);
                         let expected = format!("{} as before", self.state.dim);
                         return Err(Error::invalid(
                             format!("{modality} of {id}"),

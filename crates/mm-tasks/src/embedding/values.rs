@@ -2,8 +2,8 @@
 
 use super::{
     embedder::Embedder,
-    options::{EmbedOptions, Entry},
-    pipeline::Pipeline,
+    options::EmbedOptions,
+    pipeline::{Pipeline, ValueKey},
 };
 use crate::Result;
 use mm_core::Modality;
@@ -28,23 +28,26 @@ pub(crate) fn embed_values(
     options: &EmbedOptions,
     stop: &AtomicBool,
 ) -> Result<Option<Vec<ValueVector>>> {
-    let mut entries = Vec::new();
-    for modality in modalities {
-        for row in rows {
-            let count = manifest.rows[*row].values.get(modality).map_or(0, Vec::len);
-            let entry = |value| Entry { row: *row, value: Some(value), modality: modality.clone() };
-            entries.extend((0..count).map(entry));
-        }
-    }
-    let mut vectors = Vec::with_capacity(entries.len());
-    let pipeline = Pipeline { model, manifest, entries: &entries, options };
-    let all: Vec<usize> = (0..entries.len()).collect();
-    let stopped = pipeline.run(&all, stop, &mut |batch, results| {
-        for (entry, vector) in batch.iter().zip(results) {
-            let Entry { row, modality, .. } = &entries[*entry];
-            vectors.push(ValueVector { row: *row, modality: modality.clone(), vector });
-        }
-        Ok(())
-    })?;
+    let mut vectors = Vec::new();
+    let stopped = Pipeline { model, options }.run(
+        |batches| {
+            for modality in modalities {
+                for row in rows {
+                    let of_row = &manifest.rows[*row];
+                    for source in of_row.values.get(modality).into_iter().flatten() {
+                        batches.push(modality, ValueKey { entry: *row, id: of_row.id.clone() }, source.clone())?;
+                    }
+                }
+            }
+            Ok(())
+        },
+        stop,
+        &mut |modality, keys, results| {
+            for (key, vector) in keys.iter().zip(results) {
+                vectors.push(ValueVector { row: key.entry, modality: modality.clone(), vector });
+            }
+            Ok(())
+        },
+    )?;
     Ok((!stopped).then_some(vectors))
 }

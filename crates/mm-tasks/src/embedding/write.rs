@@ -1,18 +1,17 @@
 //! Embeddings as .npy, .safetensors and .parquet files.
 
 use super::{
-    options::{Entry, OutputFormat, with_suffix},
+    options::{OutputFormat, with_suffix},
+    row_list::{Entry, RowList},
     rows::rows_file,
     state::WorkDir,
 };
 use crate::{Error, Result, error::io_error};
 use mm_core::Modality;
-use mm_data::Manifest;
 use serde_json::json;
 use std::{
     fs::File,
-    io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
-    ops::Range,
+    io::{self, BufReader, BufWriter, Read, Write},
     path::Path,
 };
 
@@ -24,19 +23,37 @@ const SAFETENSORS_ALIGNMENT: usize = 8;
 
 /// Values with their vectors.
 pub(super) struct EmbeddingTable<'a> {
-    pub(super) manifest: &'a Manifest,
-    pub(super) entries: &'a [Entry],
+    pub(super) list: &'a RowList,
+    pub(super) modalities: &'a [Modality],
     pub(super) work: &'a WorkDir,
+}
+
+/// Reads the vectors of all entries in order.
+pub(super) struct VectorReader {
+    file: BufReader<File>,
+    vector: Vec<u8>,
+}
+
+impl VectorReader {
+    /// The vector of the next entry; `None` where it has none.
+    pub(super) fn next(&mut self, has_vector: bool) -> io::Result<Option<&[u8]>> {
+        if !has_vector {
+            self.file.seek_relative(self.vector.len() as i64)?;
+            return Ok(None);
+        }
+        self.file.read_exact(&mut self.vector)?;
+        Ok(Some(&self.vector))
+    }
 }
 
 impl EmbeddingTable<'_> {
     /// Writes the table to a file, which is complete or absent, and the rows of the vectors next to it where the format
     /// has none.
-    pub(super) fn write(&self, out: &Path, format: OutputFormat, modalities: &[Modality]) -> Result<()> {
+    pub(super) fn write(&self, out: &Path, format: OutputFormat) -> Result<()> {
         let partial = with_suffix(out, ".new");
         match format {
             OutputFormat::Npy => self.write_npy(&partial)?,
-            OutputFormat::Safetensors => self.write_safetensors(&partial, modalities)?,
+            OutputFormat::Safetensors => self.write_safetensors(&partial)?,
             OutputFormat::Parquet => self.write_parquet(&partial).map_err(|e| Error::file(out, e))?,
         }
         std::fs::rename(&partial, out).map_err(io_error(out))?;
@@ -51,50 +68,47 @@ impl EmbeddingTable<'_> {
         self.work.state.dim * size_of::<f32>()
     }
 
+    pub(super) fn entries(&self) -> impl Iterator<Item = io::Result<Entry<'_>>> {
+        self.list.entries(self.modalities)
+    }
+
     /// Why an entry has no vector.
-    pub(super) fn error(&self, entry: usize) -> Option<String> {
-        match &self.entries[entry] {
-            absent @ Entry { value: None, .. } => Some(absent.absence()),
-            _ => self.work.state.failed.get(&entry).cloned(),
+    pub(super) fn error(&self, entry: &Entry<'_>) -> Option<String> {
+        match entry.value {
+            None => Some(entry.absence()),
+            Some(_) => self.work.state.failed.get(&entry.index).cloned(),
         }
     }
 
-    /// Reads the vectors of entries in order; `None` for an entry without one.
-    pub(super) fn read(
-        &self,
-        range: Range<usize>,
-        each: &mut dyn FnMut(Option<&[u8]>) -> std::io::Result<()>,
-    ) -> std::io::Result<()> {
-        let size = self.vector_size();
-        let mut reader = BufReader::with_capacity(READ_BUFFER, File::open(&self.work.vectors_file)?);
-        reader.seek(SeekFrom::Start((range.start * size) as u64))?;
-        let mut vector = vec![0u8; size];
-        for entry in range {
-            if self.error(entry).is_some() {
-                reader.seek_relative(size as i64)?;
-                each(None)?;
-            } else {
-                reader.read_exact(&mut vector)?;
-                each(Some(&vector))?;
-            }
+    /// Whether an entry has a vector.
+    pub(super) fn has_vector(&self, entry: &Entry<'_>) -> bool {
+        entry.value.is_some() && !self.work.state.failed.contains_key(&entry.index)
+    }
+
+    pub(super) fn vectors(&self) -> io::Result<VectorReader> {
+        let file = BufReader::with_capacity(READ_BUFFER, File::open(&self.work.vectors_file)?);
+        Ok(VectorReader { file, vector: vec![0; self.vector_size()] })
+    }
+
+    /// Writes all vectors as float32, NaN for entries without one.
+    fn write_vectors(&self, file: &mut impl Write) -> io::Result<()> {
+        let nan: Vec<u8> = f32::NAN.to_le_bytes().repeat(self.work.state.dim);
+        let mut vectors = self.vectors()?;
+        for entry in self.entries() {
+            file.write_all(vectors.next(self.has_vector(&entry?))?.unwrap_or(&nan))?;
         }
         Ok(())
     }
 
-    /// Writes all vectors as float32, NaN for entries without one.
-    fn write_vectors(&self, file: &mut impl Write) -> std::io::Result<()> {
-        let nan: Vec<u8> = f32::NAN.to_le_bytes().repeat(self.work.state.dim);
-        self.read(0..self.entries.len(), &mut |vector| file.write_all(vector.unwrap_or(&nan)))
-    }
-
     fn write_npy(&self, out: &Path) -> Result<()> {
-        let header = mm_data::npy_header("<f4", &[self.entries.len(), self.work.state.dim]);
+        let entries: usize = self.modalities.iter().map(|modality| self.list.entries_of(modality)).sum();
+        let header = mm_data::npy_header("<f4", &[entries, self.work.state.dim]);
         self.write_file(out, &header)
     }
 
     /// Writes a header and all vectors.
     fn write_file(&self, out: &Path, header: &[u8]) -> Result<()> {
-        let write = || -> std::io::Result<()> {
+        let write = || -> io::Result<()> {
             let mut file = BufWriter::new(File::create(out)?);
             file.write_all(header)?;
             self.write_vectors(&mut file)?;
@@ -103,12 +117,12 @@ impl EmbeddingTable<'_> {
         write().map_err(io_error(out))
     }
 
-    fn write_safetensors(&self, out: &Path, modalities: &[Modality]) -> Result<()> {
+    fn write_safetensors(&self, out: &Path) -> Result<()> {
         let mut header = serde_json::Map::new();
         header.insert("__metadata__".into(), json!({"format": "pt"}));
         let mut start = 0;
-        for modality in modalities {
-            let count = self.entries.iter().filter(|e| e.modality == *modality).count();
+        for modality in self.modalities {
+            let count = self.list.entries_of(modality);
             let end = start + count * self.vector_size();
             let tensor = json!({"dtype": "F32", "shape": [count, self.work.state.dim], "data_offsets": [start, end]});
             header.insert(modality.to_string(), tensor);
@@ -124,12 +138,13 @@ impl EmbeddingTable<'_> {
 
     /// Writes which row and value each vector is of.
     fn write_rows(&self, out: &Path) -> Result<()> {
-        let write = || -> std::io::Result<()> {
+        let write = || -> io::Result<()> {
             let mut file = BufWriter::new(File::create(out)?);
-            for (index, Entry { row, value, modality }) in self.entries.iter().enumerate() {
-                let row = &self.manifest.rows[*row];
-                let mut line = json!({"id": row.id, "row": row.number, "modality": modality, "value": value});
-                if let Some(reason) = self.error(index) {
+            for entry in self.entries() {
+                let entry = entry?;
+                let Entry { id, row, modality, value, .. } = &entry;
+                let mut line = json!({"id": id, "row": row, "modality": modality, "value": value});
+                if let Some(reason) = self.error(&entry) {
                     line["error"] = json!(reason);
                 }
                 writeln!(file, "{line}")?;

@@ -19,10 +19,10 @@ use crate::{
 };
 use anyhow::Result;
 use mm_core::{Modality, Pooling, Tensor};
-use mm_data::{ColumnInference, Manifest, ManifestConfig, SplitConfig};
+use mm_data::{ColumnInference, ManifestConfig, ManifestPieces, PieceSize, SplitConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
-    embedding::{self, Embedder, FailedValue},
+    embedding::{self, Embedder, FailedValue, RowList},
     task::TaskModel,
 };
 use serde_json::json;
@@ -284,7 +284,7 @@ fn write_vectors(
     let wanted = (!wanted.is_empty()).then_some(wanted.as_slice());
     let recognize = |column: &str, cells: &[&serde_json::Value]| context.modality_of_column(column, cells);
     let inference = ColumnInference { modalities: wanted, recognize: Some(&recognize) };
-    let manifest = Manifest::open_inferring(&config, Path::new("."), &inference)?;
+    let rows = RowList::read(ManifestPieces::open(&config, Path::new("."), &inference, PieceSize::default())?)?;
     let options = embedding::EmbedOptions {
         modalities: arguments.dataset.modality.iter().map(|m| Modality::from(m.as_str())).collect(),
         pooling,
@@ -294,7 +294,7 @@ fn write_vectors(
     let stop = stop_on_interrupt("this batch")?;
     let mut progress = ItemProgress::new();
     let started = std::time::Instant::now();
-    let summary = embedding::embed_all(model, &manifest, out, &options, &stop, &mut |done, total| {
+    let summary = embedding::embed_all(model, &rows, out, &options, &stop, &mut |done, total| {
         progress.update("embedding", done, total);
     })?;
     progress.finish();
@@ -307,7 +307,8 @@ fn write_vectors(
     if context.json {
         output::line(json!({
             "out": output::path(out), "vectors": summary.vectors, "resumed": summary.resumed, "dim": summary.dim,
-            "failed": without_vector(&summary.failed), "missing": without_vector(&summary.missing),
+            "failed": without_vector(summary.failed.len(), &summary.failed),
+            "missing": without_vector(summary.missing, &summary.missing_examples),
             "per_second": per_second,
         }));
         return Ok(());
@@ -320,10 +321,10 @@ fn write_vectors(
         summary.vectors,
         summary.dim
     ));
-    if !summary.missing.is_empty() {
-        let count = summary.missing.len();
+    if summary.missing > 0 {
         output::line(format!(
-            "{count} rows have no value of a modality; their vectors are missing (NaN, null in Parquet)"
+            "{} rows have no value of a modality; their vectors are missing (NaN, null in Parquet)",
+            summary.missing
         ));
     }
     if !summary.failed.is_empty() {
@@ -337,7 +338,7 @@ fn write_vectors(
 }
 
 /// Values without a vector: how many, and the first of them.
-fn without_vector(values: &[FailedValue]) -> serde_json::Value {
+fn without_vector(count: usize, values: &[FailedValue]) -> serde_json::Value {
     let example = |v: &FailedValue| json!({"row": v.id, "modality": v.modality, "reason": v.reason});
-    json!({"count": values.len(), "examples": values.iter().take(20).map(example).collect::<Vec<_>>()})
+    json!({"count": count, "examples": values.iter().take(20).map(example).collect::<Vec<_>>()})
 }

@@ -4,14 +4,18 @@
 pub(super) use enabled::read;
 
 #[cfg(not(feature = "arrow"))]
-pub(super) fn read(path: &std::path::Path, _: &mut super::BlobWriter<'_>, _: &mut super::Rows) -> crate::Result<()> {
+pub(super) fn read(
+    path: &std::path::Path,
+    _: &mut super::BlobWriter<'_>,
+    _: &mut super::Rows<'_>,
+) -> crate::Result<()> {
     Err(crate::Error::file(path, "this build does not read Arrow; build mm-data with its `arrow` feature"))
 }
 
 #[cfg(feature = "arrow")]
 mod enabled {
     use super::super::{Cells, blobs::BlobWriter, class_labels::ClassLabels, rows::Rows};
-    use crate::{Error, Result, file_type::sniff};
+    use crate::{Error, Result, catching_panics, file_type::sniff};
     use arrow_array::{
         Array, ArrayRef, ArrowNumericType, RecordBatch, StructArray,
         cast::AsArray,
@@ -34,18 +38,21 @@ mod enabled {
     /// How an IPC file, and no stream, begins.
     const FILE_MAGIC: &[u8] = b"ARROW1";
 
-    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
+    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>, rows: &mut Rows<'_>) -> Result<()> {
         let unread = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"));
         let damaged = |e: ArrowError| Error::file(path, format!("not a complete Arrow IPC file: {e}"));
         let mut file = BufReader::new(File::open(path).map_err(unread)?);
         let mut magic = Vec::new();
         file.by_ref().take(FILE_MAGIC.len() as u64).read_to_end(&mut magic).map_err(unread)?;
         file.rewind().map_err(unread)?;
+        let caught = |reason| Error::file(path, reason);
         if magic == FILE_MAGIC {
-            let reader = FileReader::try_new(file, None).map_err(damaged)?;
+            let open = || FileReader::try_new(file, None);
+            let reader = catching_panics(open).map_err(caught)?.map_err(damaged)?;
             read_batches(path, &reader.schema(), reader.map(|batch| batch.map_err(damaged)), blobs, rows)
         } else {
-            let reader = StreamReader::try_new(file, None).map_err(damaged)?;
+            let open = || StreamReader::try_new(file, None);
+            let reader = catching_panics(open).map_err(caught)?.map_err(damaged)?;
             read_batches(path, &reader.schema(), reader.map(|batch| batch.map_err(damaged)), blobs, rows)
         }
     }
@@ -53,13 +60,14 @@ mod enabled {
     fn read_batches(
         path: &Path,
         schema: &Schema,
-        batches: impl Iterator<Item = Result<RecordBatch>>,
+        mut batches: impl Iterator<Item = Result<RecordBatch>>,
         blobs: &mut BlobWriter<'_>,
-        rows: &mut Rows,
+        rows: &mut Rows<'_>,
     ) -> Result<()> {
         let labels = ClassLabels::read(schema.metadata().get(ClassLabels::KEY).map(String::as_str));
         schema.fields().iter().for_each(|field| rows.declare(field.name()));
-        for batch in batches {
+        let caught = |reason| Error::file(path, reason);
+        while let Some(batch) = catching_panics(|| batches.next()).map_err(caught)? {
             read_batch(path, schema, &labels, &batch?, blobs, rows)?;
         }
         Ok(())
@@ -71,25 +79,28 @@ mod enabled {
         labels: &ClassLabels,
         batch: &RecordBatch,
         blobs: &mut BlobWriter<'_>,
-        rows: &mut Rows,
+        rows: &mut Rows<'_>,
     ) -> Result<()> {
         // The keys of a dictionary are looked up once, not for each row.
         let unpacked = |column: &ArrayRef| match column.as_any_dictionary_opt() {
             Some(dictionary) => take(dictionary.values(), dictionary.keys(), None),
             None => Ok(column.clone()),
         };
-        let columns = batch.columns().iter().map(unpacked).collect::<Result<Vec<_>, _>>();
-        let columns = columns.map_err(|e| Error::file(path, e))?;
+        let caught = |reason| Error::file(path, reason);
+        let columns = || batch.columns().iter().map(unpacked).collect::<Result<Vec<_>, _>>();
+        let columns = catching_panics(columns).map_err(caught)?.map_err(|e| Error::file(path, e))?;
         for row in 0..batch.num_rows() {
-            let mut cells = Cells::new();
-            for (field, column) in schema.fields().iter().zip(&columns) {
-                let value = value(column, row, blobs).map_err(|reason| {
-                    Error::file(path, format!("column `{}`, row {}: {reason}", field.name(), rows.len() + 1))
-                })?;
-                cells.insert(field.name().clone(), value);
-            }
+            let number = rows.len() + 1;
+            let cells = || {
+                let cells = schema.fields().iter().zip(&columns).map(|(field, column)| {
+                    let invalid = |reason| format!("column `{}`, row {number}: {reason}", field.name());
+                    Ok((field.name().clone(), value(column, row, blobs).map_err(invalid)?))
+                });
+                cells.collect::<Result<Cells, String>>()
+            };
+            let mut cells = catching_panics(cells).flatten().map_err(caught)?;
             labels.name(&mut cells);
-            rows.push(cells);
+            rows.push(cells, blobs)?;
         }
         Ok(())
     }

@@ -115,19 +115,37 @@ pub(super) struct BlobWriter<'a> {
     files: Vec<BlobFile>,
     /// The temporary file, its index, and its length.
     temporary: Option<(File, usize, u64)>,
+    /// Whether bytes are stored, so that they can be read later.
+    is_stored: bool,
 }
 
 impl<'a> BlobWriter<'a> {
     pub(super) fn new(table: &'a Path) -> Self {
-        Self { table, files: Vec::new(), temporary: None }
+        Self { table, files: Vec::new(), temporary: None, is_stored: true }
     }
 
-    pub(super) fn finish(self) -> Option<Arc<Blobs>> {
-        (!self.files.is_empty()).then(|| Arc::new(Blobs(self.files)))
+    /// One that keeps no bytes: the cells say what they are, and cannot be read.
+    pub(super) fn without_contents(table: &'a Path) -> Self {
+        Self { is_stored: false, ..Self::new(table) }
+    }
+
+    /// The files so far; those that follow are others.
+    pub(super) fn finish(&mut self) -> Option<Arc<Blobs>> {
+        self.temporary = None;
+        let files = std::mem::take(&mut self.files);
+        (self.is_stored && !files.is_empty()).then(|| Arc::new(Blobs(files)))
+    }
+
+    /// Bytes in the temporary file.
+    pub(super) fn size(&self) -> u64 {
+        self.temporary.as_ref().map_or(0, |(_, _, length)| *length)
     }
 
     /// Stores bytes; returns the cell that refers to them.
     pub(super) fn add(&mut self, bytes: &[u8], name: Option<&str>) -> Result<Value> {
+        if !self.is_stored {
+            return Ok(Self::cell(json!({"length": bytes.len()}), bytes, name));
+        }
         let failed = |e: std::io::Error| {
             let reason = format!("the files inside it cannot be written to a temporary file in mm's cache folder: {e}");
             Error::file(self.table, reason)
@@ -161,7 +179,11 @@ impl<'a> BlobWriter<'a> {
     /// The cell that refers to bytes in a file.
     pub(super) fn reference(file: usize, offset: u64, bytes: &[u8], name: Option<&str>) -> Value {
         let digest = blake3::hash(bytes).to_hex().to_string();
-        let mut reference = json!({"file": file, "offset": offset, "length": bytes.len(), "digest": digest});
+        Self::cell(json!({"file": file, "offset": offset, "length": bytes.len(), "digest": digest}), bytes, name)
+    }
+
+    /// The cell of a reference to bytes.
+    fn cell(mut reference: Value, bytes: &[u8], name: Option<&str>) -> Value {
         if let Some(extension) = sniff(bytes) {
             reference["extension"] = extension.into();
         }

@@ -1,6 +1,6 @@
 //! CSV and TSV, with the separator and the column names that the file has.
 
-use super::{blobs::BlobWriter, rows::Rows};
+use super::{blobs::BlobWriter, rows::Rows, text::TextFile};
 use crate::{Error, Result, file_type::modality_of_name, notice};
 use serde_json::Value;
 use std::{
@@ -11,14 +11,22 @@ use std::{
 /// Rows from which the separator is found.
 const SNIFFED_ROWS: usize = 200;
 
-pub(super) fn read(path: &Path, text: &str, default: u8, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
-    let delimiter = find_delimiter(text, default);
+pub(super) fn read(
+    path: &Path,
+    encoding: Option<&str>,
+    default: u8,
+    blobs: &mut BlobWriter<'_>,
+    rows: &mut Rows<'_>,
+) -> Result<()> {
+    let delimiter = find_delimiter(path, encoding, default)?;
     if delimiter != default {
         notice::once(format!("{}: columns are separated by {}", path.display(), name_of(delimiter)));
     }
-    let mut reader = reader(text, delimiter);
-    let bad = |e: csv::Error| {
-        Error::file(path, format!("{e}; a field that holds the separator {} needs quotes", name_of(delimiter)))
+    let mut reader = reader(path, encoding, delimiter)?;
+    let bad = |e: csv::Error| match e.kind() {
+        // What is wrong with the text.
+        csv::ErrorKind::Io(e) => Error::file(path, e.to_string()),
+        _ => Error::file(path, format!("{e}; a field that holds the separator {} needs quotes", name_of(delimiter))),
     };
     let columns = column_names(path, reader.headers().map_err(bad)?);
     columns.iter().for_each(|column| rows.declare(column));
@@ -33,13 +41,13 @@ pub(super) fn read(path: &Path, text: &str, default: u8, blobs: &mut BlobWriter<
             })?;
             row.insert(column.clone(), inline.unwrap_or_else(|| Value::String(cell.to_owned())));
         }
-        rows.push(row);
+        rows.push(row, blobs)?;
     }
     Ok(())
 }
 
-fn reader(text: &str, delimiter: u8) -> csv::Reader<&[u8]> {
-    csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes())
+fn reader(path: &Path, encoding: Option<&str>, delimiter: u8) -> Result<csv::Reader<TextFile>> {
+    Ok(csv::ReaderBuilder::new().delimiter(delimiter).from_reader(TextFile::open(path, encoding)?))
 }
 
 fn name_of(delimiter: u8) -> String {
@@ -48,17 +56,23 @@ fn name_of(delimiter: u8) -> String {
 
 /// The separator: `default` where it gives several columns and the same number in every row; else the one that does and
 /// gives the most columns; else `default`.
-fn find_delimiter(text: &str, default: u8) -> u8 {
-    let width = |delimiter: u8| -> Option<usize> {
-        let mut reader = reader(text, delimiter);
-        let width = reader.headers().ok()?.len();
-        (width > 1 && reader.records().take(SNIFFED_ROWS).all(|r| r.is_ok())).then_some(width)
+fn find_delimiter(path: &Path, encoding: Option<&str>, default: u8) -> Result<u8> {
+    let width = |delimiter: u8| -> Result<Option<usize>> {
+        let mut reader = reader(path, encoding, delimiter)?;
+        let Ok(width) = reader.headers().map(csv::StringRecord::len) else { return Ok(None) };
+        Ok((width > 1 && reader.records().take(SNIFFED_ROWS).all(|r| r.is_ok())).then_some(width))
     };
-    if width(default).is_some() {
-        return default;
+    if width(default)?.is_some() {
+        return Ok(default);
     }
-    let others = [b',', b';', b'\t', b'|'].into_iter().filter(|d| *d != default);
-    others.filter_map(|d| Some((width(d)?, d))).max_by_key(|(width, _)| *width).map_or(default, |(_, d)| d)
+    let mut found = (0, default);
+    for delimiter in [b',', b';', b'\t', b'|'].into_iter().filter(|d| *d != default) {
+        // The last of those that give the most columns.
+        if let Some(width) = width(delimiter)?.filter(|width| *width >= found.0) {
+            found = (width, delimiter);
+        }
+    }
+    Ok(found.1)
 }
 
 /// The column names: without spaces around them; nameless ones and doubled ones as pandas names them (`Unnamed: 0`,

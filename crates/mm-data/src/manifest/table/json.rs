@@ -5,6 +5,7 @@ use super::{
     blobs::{self, BlobWriter},
     json_numbers::{quote_large_integers, without_non_finite},
     rows::Rows,
+    text::TextFile,
 };
 use crate::{Error, Result, notice};
 use serde::{
@@ -14,8 +15,7 @@ use serde::{
 use serde_json::Value;
 use std::{
     fmt,
-    fs::File,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, Read},
     path::Path,
 };
 
@@ -70,23 +70,50 @@ impl Replaced {
     }
 }
 
-pub(super) fn read(path: &Path, text: &str, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
+pub(super) fn read(path: &Path, encoding: Option<&str>, blobs: &mut BlobWriter<'_>, rows: &mut Rows<'_>) -> Result<()> {
+    let mut file = TextFile::open(path, encoding)?;
+    // What is wrong with the text.
+    let bad = |e: io::Error| Error::file(path, e.to_string());
     let mut replaced = Replaced::default();
-    if text.trim_start().starts_with('[') {
-        let all: Vec<UniqueCells> = parse(text, &mut replaced)
-            .map_err(|e| Error::file(path, format!("not a list of objects, one for each row: {e}")))?;
-        for (index, mut row) in all.into_iter().map(|cells| cells.0).enumerate() {
-            take_inline_files(path, index, &mut row, blobs)?;
-            rows.push(row);
+    let (mut line, mut is_first) = (String::new(), true);
+    for index in 0.. {
+        line.clear();
+        if file.read_line(&mut line).map_err(bad)? == 0 {
+            break;
         }
-    } else {
-        for (index, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let mut row = read_line(path, index, line, &mut replaced)?;
-            take_inline_files(path, index, &mut row, blobs)?;
-            rows.push(row);
+        if line.trim().is_empty() {
+            continue;
         }
+        if is_first && line.trim_start().starts_with('[') {
+            // The blank lines before it count in messages.
+            line.insert_str(0, &"\n".repeat(index));
+            file.read_to_string(&mut line).map_err(bad)?;
+            read_list(path, &line, &mut replaced, blobs, rows)?;
+            break;
+        }
+        is_first = false;
+        let mut row = read_line(path, index, line.strip_suffix('\n').unwrap_or(&line), &mut replaced)?;
+        take_inline_files(path, index, &mut row, blobs)?;
+        rows.push(row, blobs)?;
     }
     replaced.tell(path);
+    Ok(())
+}
+
+/// Reads a list of all rows, which is in memory as a whole.
+fn read_list(
+    path: &Path,
+    text: &str,
+    replaced: &mut Replaced,
+    blobs: &mut BlobWriter<'_>,
+    rows: &mut Rows<'_>,
+) -> Result<()> {
+    let all: Vec<UniqueCells> = parse(text, replaced)
+        .map_err(|e| Error::file(path, format!("not a list of objects, one for each row: {e}")))?;
+    for (index, mut row) in all.into_iter().map(|cells| cells.0).enumerate() {
+        take_inline_files(path, index, &mut row, blobs)?;
+        rows.push(row, blobs)?;
+    }
     Ok(())
 }
 
@@ -97,28 +124,6 @@ fn read_line(path: &Path, index: usize, line: &str, replaced: &mut Replaced) -> 
         reason: format!("not a JSON object: {e}"),
     })?;
     Ok(cells.0)
-}
-
-/// Calls `each` with the row of each line of a file in UTF-8; one line is in memory.
-pub(super) fn for_each_row<E: From<Error>>(
-    path: &Path,
-    blobs: &mut BlobWriter<'_>,
-    mut each: impl FnMut(Cells) -> Result<(), E>,
-) -> Result<(), E> {
-    let unread = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"));
-    let file = BufReader::new(File::open(path).map_err(unread)?);
-    let mut replaced = Replaced::default();
-    for (index, line) in file.lines().enumerate() {
-        let line = line.map_err(unread)?;
-        let line = line.trim_start_matches('\u{feff}');
-        if !line.trim().is_empty() {
-            let mut row = read_line(path, index, line, &mut replaced)?;
-            take_inline_files(path, index, &mut row, blobs)?;
-            each(row)?;
-        }
-    }
-    replaced.tell(path);
-    Ok(())
 }
 
 /// Parses JSON. Integers beyond 64 bits, which Python reads exactly, become texts; where parsing fails, Python's `NaN`,

@@ -11,6 +11,7 @@ mod json_numbers;
 mod missing;
 mod parquet;
 mod pattern;
+mod pieces;
 mod rows;
 mod text;
 mod webdataset;
@@ -26,7 +27,9 @@ use missing::MissingValues;
 use mm_core::cells::Record;
 pub use mm_core::cells::cell_text;
 pub use pattern::{existing_files, expand_braces};
-use rows::Rows;
+pub use pieces::PieceSize;
+pub(super) use pieces::{PieceOptions, is_read_in_pieces};
+use rows::{Receiver, Rows};
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -38,6 +41,9 @@ pub(super) use webdataset::KEY_COLUMN;
 ///
 /// Encoded files (images as bytes, as base64 or as data URIs) are replaced by a reference, see [`Table`].
 pub type Cells = serde_json::Map<String, Value>;
+
+/// With fewer values in a sample of a column, the whole column is searched ([`Table::sample`]).
+pub(super) const MIN_SAMPLED: usize = 50;
 
 /// How a table is read.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,44 +90,33 @@ impl Table {
     /// malformed.
     pub fn read(path: &Path, options: &TableOptions<'_>) -> Result<Self> {
         let mut blobs = BlobWriter::new(path);
-        let mut rows = Rows::new(Some(MissingValues::new(options.missing_values)));
-        if path.is_dir() {
-            for file in folder::files(path)? {
-                rows.set_split(file.split);
-                read_file(&file.path, options, &mut blobs, &mut rows)?;
-            }
-        } else {
-            for file in existing_files(path)? {
-                read_file(&file, options, &mut blobs, &mut rows)?;
-            }
-        }
+        let mut rows = Rows::new(Some(MissingValues::new(options.missing_values)), Receiver::Table);
+        read_files(path, options, &mut blobs, &mut rows)?;
         let (columns, rows) = rows.finish(path);
         Ok(Self { path: path.to_owned(), columns, rows, blobs: blobs.finish() })
     }
 
     /// Calls `each` with the rows of a table in order, as they are in the file: no text stands for a missing value.
-    /// Of `.parquet`, `.jsonl` and `.ndjson` one row is in memory at a time, of other tables all are.
+    /// Of `.parquet`, `.arrow`, `.csv`, `.tsv`, `.jsonl` and `.ndjson` one row is in memory at a time, of other tables
+    /// all are.
     ///
     /// # Errors
     /// As [`Self::read`], and those of `each`.
     pub fn for_each_row<E: From<Error>>(path: &Path, mut each: impl FnMut(Cells) -> Result<(), E>) -> Result<(), E> {
         let mut blobs = BlobWriter::new(path);
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("parquet") => parquet::for_each_row(path, &mut blobs, each),
-            Some("jsonl" | "ndjson") => json::for_each_row(path, &mut blobs, each),
-            _ => {
-                let mut rows = Rows::new(None);
-                read_file(path, &TableOptions::default(), &mut blobs, &mut rows)?;
-                rows.finish(path).1.into_iter().try_for_each(|row| each(row.to_object()))
-            }
-        }
+        let mut refused = None;
+        let mut pass_on = |row: Cells| stop_at_error(each(row), &mut refused);
+        let mut rows = Rows::new(None, Receiver::Single(&mut pass_on));
+        let read = read_file(path, &TableOptions::default(), &mut blobs, &mut rows);
+        drop(rows);
+        refused.map_or_else(|| read.map_err(E::from), Err)
     }
 
     /// A table of rows that are in memory; `name` stands for its file in messages.
     pub fn from_rows(name: &str, rows: Vec<Cells>, missing_values: Option<&[String]>) -> Self {
         let path = PathBuf::from(name);
-        let mut all = Rows::new(Some(MissingValues::new(missing_values)));
-        rows.into_iter().for_each(|row| all.push(row));
+        let mut all = Rows::new(Some(MissingValues::new(missing_values)), Receiver::Table);
+        rows.into_iter().for_each(|row| all.add(row));
         let (columns, rows) = all.finish(&path);
         Self { path, columns, rows, blobs: None }
     }
@@ -134,14 +129,12 @@ impl Table {
     /// The cells of a column that are not null, of about `max_rows` rows spread over the whole table; of all rows where
     /// few of those have a value.
     pub fn sample(&self, column: &str, max_rows: usize) -> Vec<Value> {
-        /// With fewer values in the sample, the whole column is searched.
-        const MIN_VALUES: usize = 50;
         let value = |row: &Record| row.value(column);
         let filled = || self.rows.iter().filter(|row| row.has_value(column));
         let step = (self.rows.len() / max_rows.max(1)).max(1);
         let found = self.rows.iter().step_by(step).filter(|row| row.has_value(column));
         let found: Vec<Value> = found.filter_map(value).collect();
-        if step == 1 || found.len() >= MIN_VALUES {
+        if step == 1 || found.len() >= MIN_SAMPLED {
             return found;
         }
         let step = (filled().count() / max_rows.max(1)).max(1);
@@ -149,7 +142,27 @@ impl Table {
     }
 }
 
-fn read_file(path: &Path, options: &TableOptions<'_>, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
+/// Keeps the error of a function that takes rows, so that reading ends.
+fn stop_at_error<E>(result: Result<(), E>, refused: &mut Option<E>) -> Result<()> {
+    result.map_err(|error| {
+        *refused = Some(error);
+        Error::Config("what reads the table has stopped".to_owned())
+    })
+}
+
+/// Reads the files of a table in order.
+fn read_files(path: &Path, options: &TableOptions<'_>, blobs: &mut BlobWriter<'_>, rows: &mut Rows<'_>) -> Result<()> {
+    if path.is_dir() {
+        for file in folder::files(path)? {
+            rows.set_split(file.split);
+            read_file(&file.path, options, blobs, rows)?;
+        }
+        return Ok(());
+    }
+    existing_files(path)?.iter().try_for_each(|file| read_file(file, options, blobs, rows))
+}
+
+fn read_file(path: &Path, options: &TableOptions<'_>, blobs: &mut BlobWriter<'_>, rows: &mut Rows<'_>) -> Result<()> {
     if is_remote(path) {
         // The copy has the name of the file.
         let copy = local_copy(path)?;
@@ -176,18 +189,14 @@ fn read_local(
     url: Option<&Path>,
     options: &TableOptions<'_>,
     blobs: &mut BlobWriter<'_>,
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
 ) -> Result<()> {
     match text::kind_of(path).as_str() {
-        "parquet" => {
-            crate::catching_panics(|| parquet::read(path, blobs, rows)).unwrap_or_else(|e| Err(Error::file(path, e)))
-        }
-        "arrow" => {
-            crate::catching_panics(|| arrow::read(path, blobs, rows)).unwrap_or_else(|e| Err(Error::file(path, e)))
-        }
-        "jsonl" | "ndjson" | "json" => json::read(path, &text::read(path, options.encoding)?, blobs, rows),
-        "csv" => delimited::read(path, &text::read(path, options.encoding)?, b',', blobs, rows),
-        "tsv" => delimited::read(path, &text::read(path, options.encoding)?, b'\t', blobs, rows),
+        "parquet" => parquet::read(path, blobs, rows),
+        "arrow" => arrow::read(path, blobs, rows),
+        "jsonl" | "ndjson" | "json" => json::read(path, options.encoding, blobs, rows),
+        "csv" => delimited::read(path, options.encoding, b',', blobs, rows),
+        "tsv" => delimited::read(path, options.encoding, b'\t', blobs, rows),
         "tar" | "tgz" => webdataset::read(path, url, blobs, rows),
         other => {
             let expected = ".jsonl, .json, .csv, .tsv, .parquet, .arrow or .tar (text files also as .gz or .zst)";

@@ -1,31 +1,21 @@
 //! Parquet tables.
 
 #[cfg(feature = "parquet")]
-pub(super) use enabled::{for_each_row, read};
+pub(super) use enabled::read;
 
 #[cfg(not(feature = "parquet"))]
-pub(super) fn read(path: &std::path::Path, _: &mut super::BlobWriter<'_>, _: &mut super::Rows) -> crate::Result<()> {
-    Err(not_built(path))
-}
-
-#[cfg(not(feature = "parquet"))]
-pub(super) fn for_each_row<E: From<crate::Error>>(
+pub(super) fn read(
     path: &std::path::Path,
     _: &mut super::BlobWriter<'_>,
-    _: impl FnMut(super::Cells) -> Result<(), E>,
-) -> Result<(), E> {
-    Err(not_built(path).into())
-}
-
-#[cfg(not(feature = "parquet"))]
-fn not_built(path: &std::path::Path) -> crate::Error {
-    crate::Error::file(path, "this build does not read Parquet; build mm-data with its `parquet` feature")
+    _: &mut super::Rows<'_>,
+) -> crate::Result<()> {
+    Err(crate::Error::file(path, "this build does not read Parquet; build mm-data with its `parquet` feature"))
 }
 
 #[cfg(feature = "parquet")]
 mod enabled {
     use super::super::{Cells, blobs::BlobWriter, class_labels::ClassLabels, rows::Rows};
-    use crate::{Error, Result, file_type::sniff};
+    use crate::{Error, Result, catching_panics, file_type::sniff};
     use parquet::{
         errors::Result as ParquetResult,
         file::reader::{ChunkReader, FileReader, Length, SerializedFileReader},
@@ -95,32 +85,18 @@ mod enabled {
         Ok((reader, columns))
     }
 
-    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
-        let (reader, columns) = open(path)?;
+    /// Reads the rows in order; of the file, the pages that are being read are in memory.
+    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>, rows: &mut Rows<'_>) -> Result<()> {
+        let caught = |reason| Error::file(path, reason);
+        let (reader, columns) = catching_panics(|| open(path)).map_err(caught)??;
         columns.iter().for_each(|column| rows.declare(column));
         let labels = class_labels(&reader);
-        for row in reader.get_row_iter(None).map_err(bad(path))? {
-            let mut cells = cells(&row.map_err(bad(path))?, blobs)?;
+        let mut found = catching_panics(|| reader.get_row_iter(None)).map_err(caught)?.map_err(bad(path))?;
+        let mut next = |blobs: &mut BlobWriter<'_>| found.next().map(|row| cells(&row.map_err(bad(path))?, blobs));
+        while let Some(cells) = catching_panics(|| next(blobs)).map_err(caught)? {
+            let mut cells = cells?;
             labels.name(&mut cells);
-            rows.push(cells);
-        }
-        Ok(())
-    }
-
-    /// Calls `each` with the rows in order; a row and the pages that are being read are in memory.
-    pub(in super::super) fn for_each_row<E: From<Error>>(
-        path: &Path,
-        blobs: &mut BlobWriter<'_>,
-        mut each: impl FnMut(Cells) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let damaged = |reason| Error::file(path, reason);
-        let (reader, _) = crate::catching_panics(|| open(path)).map_err(damaged)??;
-        let labels = class_labels(&reader);
-        let mut rows = crate::catching_panics(|| reader.get_row_iter(None)).map_err(damaged)?.map_err(bad(path))?;
-        while let Some(row) = crate::catching_panics(|| rows.next()).map_err(damaged)? {
-            let mut cells = cells(&row.map_err(bad(path))?, blobs)?;
-            labels.name(&mut cells);
-            each(cells)?;
+            rows.push(cells, blobs)?;
         }
         Ok(())
     }

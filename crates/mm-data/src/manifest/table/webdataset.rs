@@ -38,7 +38,7 @@ fn key_and_extension(name: &str) -> Option<(&str, String)> {
 }
 
 /// Reads an archive, which may be the copy of a URL.
-pub(super) fn read(path: &Path, url: Option<&Path>, blobs: &mut BlobWriter<'_>, rows: &mut Rows) -> Result<()> {
+pub(super) fn read(path: &Path, url: Option<&Path>, blobs: &mut BlobWriter<'_>, rows: &mut Rows<'_>) -> Result<()> {
     let mut file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
     let mut magic = [0; 2];
     let count = file.read(&mut magic).and_then(|n| file.seek(SeekFrom::Start(0)).map(|_| n));
@@ -49,7 +49,9 @@ pub(super) fn read(path: &Path, url: Option<&Path>, blobs: &mut BlobWriter<'_>, 
         let contents = Contents::Archive(blobs.add_archive(path, url));
         read_samples(path, file, &contents, blobs)?
     };
-    with_modality_columns(samples).into_iter().for_each(|row| rows.push(row));
+    rows.set_joined(true);
+    with_modality_columns(samples).into_iter().try_for_each(|row| rows.push(row, blobs))?;
+    rows.set_joined(false);
     Ok(())
 }
 
