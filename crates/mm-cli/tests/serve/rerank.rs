@@ -127,6 +127,7 @@ fn the_server_says_which_models_rerank_and_which_classes_they_have() {
 /// Requests that wait together are one batch, whose rows are those of each alone.
 #[test]
 fn relevances_and_classes_are_computed_together() {
+    const REQUESTS: usize = 24;
     let (_folder, server) = start(&[("ranker", RERANKER), ("mood", "families/distilbert-classifier")]);
     let texts = |n: usize| vec!["a dog ".repeat(n % 5 + 1), "the quick fox".into(), "jumps ".repeat(n % 3 + 1)];
     let rank = |n: usize| {
@@ -134,7 +135,6 @@ fn relevances_and_classes_are_computed_together() {
         server.post("/rerank", &body).json()
     };
     let classify = |n: usize| server.post("/predict", &json!({"inputs": texts(n), "raw_scores": true})).json();
-    const REQUESTS: usize = 24;
     let alone: Vec<[Value; 2]> = (0..REQUESTS).map(|n| [rank(n), classify(n)]).collect();
     let rows = |model: &str| {
         let metrics = server.get("/metrics").text;

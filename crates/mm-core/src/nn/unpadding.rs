@@ -144,8 +144,8 @@ mod tests {
         let rotary = AttentionConfig { position: Position::Rotary { base: 1e4 }, ..AttentionConfig::new(12, 3) };
         let causal = AttentionConfig { causal: true, ..AttentionConfig::new(12, 3) };
         let blocks = [
-            BlockConfig::post_norm(AttentionConfig::new(12, 3), mlp.clone()),
-            BlockConfig::pre_norm(rotary, mlp.clone()),
+            BlockConfig::post_norm(AttentionConfig::new(12, 3), mlp),
+            BlockConfig::pre_norm(rotary, mlp),
             BlockConfig { layer_scale: Some(0.5), ..BlockConfig::pre_norm(causal, mlp) },
         ];
         let lengths = [2, 30, 1, 9, 17];

@@ -173,7 +173,7 @@ impl TextTransformer {
     fn run_blocks(&self, input: &Input, token_types: Option<&Tensor>, train: bool) -> mm_core::Result<Features> {
         let (x, mask) = self.embed_tokens(input, token_types, train)?;
         let args = ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() };
-        let unpadding = self.unpadding(input, train)?;
+        let unpadding = unpadding(input, train)?;
         let x = match &unpadding {
             None => self.blocks.forward(&x, args)?,
             Some(unpadding) => {
@@ -183,13 +183,13 @@ impl TextTransformer {
         };
         Features::new(x, input.mask.clone())
     }
+}
 
-    /// The places of the tokens in a batch with padding. On a GPU, counting them would wait for what is computed.
-    fn unpadding(&self, input: &Input, train: bool) -> mm_core::Result<Option<Unpadding>> {
-        match &input.mask {
-            Some(mask) if !train && mask.device() == Device::Cpu => Unpadding::new(mask),
-            _ => Ok(None),
-        }
+/// The places of the tokens in a batch with padding. On a GPU, counting them would wait for what is computed.
+fn unpadding(input: &Input, train: bool) -> mm_core::Result<Option<Unpadding>> {
+    match &input.mask {
+        Some(mask) if !train && mask.device() == Device::Cpu => Unpadding::new(mask),
+        _ => Ok(None),
     }
 }
 

@@ -37,7 +37,8 @@ use std::{
     after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg\n  mm embed --model openai/clip-vit-base-patch32 --data photos.jsonl --out photos.parquet --dtype auto\n  mm embed --model openai/clip-vit-base-patch32 --shards 'shards/{0000..0099}.tar' --out vectors     (in as many workers as you like)\n  mm embed --merge vectors --shards 'shards/{0000..0099}.tar' --modality image --out images.npy\n  mm embed --model openai/clip-vit-base-patch32 --stdio < rows.arrows > vectors.arrows\n\nJSON, one line an input: {\"input\": …, \"modality\": …, \"embedding\": […]}"
 )]
 pub(crate) struct Arguments {
-    /// Checkpoint folder, run folder, name of a fetched model, or hub name ORG/NAME.
+    /// Checkpoint folder, run folder, name of a fetched model, hub name ORG/NAME, or URL of a folder (s3://, gs://, az://,
+    /// hf://).
     #[arg(long, value_name = "MODEL", required_unless_present = "merge")]
     model: Option<PathBuf>,
     #[command(flatten)]
