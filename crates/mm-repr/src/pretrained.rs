@@ -231,6 +231,7 @@ impl Pretrained {
         let mut order: Vec<usize> = (0..samples.len()).collect();
         order.sort_by_key(|i| (samples[*i].shape(), *i));
         let (padded, dim) = (tower.processor.is_sequence(), tower.encoder.dim() as usize);
+        let skips_padding = tower.encoder.skips_padding() && self.params.device() == Device::Cpu;
         let length = |index: &usize| samples[*index].shape().first().map_or(1, |length| *length as usize);
         let mut rows: Vec<Option<Tensor>> = vec![None; samples.len()];
         let mut start = 0;
@@ -242,7 +243,7 @@ impl Pretrained {
             };
             let size = order[start..].iter().take(MAX_ROWS).enumerate().take_while(|(c, i)| fits((*c, i))).count();
             let lengths = order[start..start + size].iter().map(length);
-            let size = match (padded, tower.encoder.skips_padding()) {
+            let size = match (padded, skips_padding) {
                 (false, _) => size,
                 (true, false) => limit_padding(lengths, Lengths::are_padded),
                 (true, true) => limit_padding(lengths, |all| all.are_padded_in_attention(dim)),

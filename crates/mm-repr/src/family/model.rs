@@ -34,7 +34,7 @@ pub trait PretrainedEncoder: Encoder {
         Ok(None)
     }
 
-    /// Whether only attention computes the padding of a batch, so that texts of different lengths are computed together
+    /// Whether on a processor only attention computes the padding of a batch, so that texts of different lengths are computed together
     /// at little cost.
     fn skips_padding(&self) -> bool {
         false
