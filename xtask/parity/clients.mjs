@@ -17,7 +17,7 @@ vectors.data.forEach(({ embedding }, row) =>
 
 const names = [];
 for await (const model of client.models.list()) names.push(model.id);
-assert.deepEqual(names.sort(), ["chat", "clip", "whisper", "words"]);
+assert.deepEqual(names.sort(), ["chat", "clip", "ranker", "whisper", "words"]);
 
 const uri = `data:image/png;base64,${fs.readFileSync(image).toString("base64")}`;
 const content = [{ type: "image_url", image_url: { url: uri } }, { type: "text", text: "the quick" }];
