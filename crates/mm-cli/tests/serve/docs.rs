@@ -14,6 +14,12 @@ fn routes_are_described_for_programs_and_on_a_page() {
     assert_ne!(body("/predict"), body("/predict/{model}"), "bodies of one name");
     assert_eq!(document["paths"]["/media"]["get"]["parameters"][0]["in"], "query");
     assert_eq!(document["paths"]["/mcp"]["post"]["tags"], json!(["mcp"]));
+    let answers = |path: &str| {
+        let content = document["paths"][path]["post"]["responses"]["200"]["content"].as_object().unwrap();
+        content.keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(answers("/v1/chat/completions"), ["application/json", "text/event-stream"]);
+    assert_eq!(answers("/v1/audio/transcriptions"), ["application/json", "text/plain", "text/vtt"]);
 
     let page = server.get("/docs");
     assert_eq!(page.status, 200);
@@ -26,6 +32,7 @@ fn routes_are_described_for_programs_and_on_a_page() {
         "-d &#39;{&quot;inputs&quot;:[&quot;a dog&quot;,&quot;a cat&quot;]}&#39;".to_owned(),
         "<code>inputs.source_sentence</code>".to_owned(),
         "<code>/mcp</code>".to_owned(),
+        "application/json: object; text/event-stream: string".to_owned(),
     ] {
         assert!(page.text.contains(&expected), "{expected}");
     }

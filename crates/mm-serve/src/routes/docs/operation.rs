@@ -86,13 +86,17 @@ impl<'a> Operation<'a> {
         for (status, response) in self.value["responses"].as_object().into_iter().flatten() {
             let text = prose(response["description"].as_str().unwrap_or_default());
             let head = format!("<span class=\"status\">{}</span> {text}", escape(status));
-            let content = response["content"].as_object().and_then(|content| content.iter().next());
-            let Some((content_type, content)) = content else {
+            let contents: Vec<(&String, &Value)> = response["content"].as_object().into_iter().flatten().collect();
+            if contents.is_empty() {
                 let _ = writeln!(out, "<p>{head}</p>");
                 continue;
+            }
+            let fields: Vec<Field> =
+                contents.iter().flat_map(|(_, content)| fields(document, &content["schema"])).collect();
+            let body = |(content_type, content): &(&String, &Value)| {
+                format!("{}: {}", escape(content_type), prose(&kind(document, &content["schema"])))
             };
-            let fields = fields(document, &content["schema"]);
-            let body = format!("{}: {}", escape(content_type), prose(&kind(document, &content["schema"])));
+            let body = contents.iter().map(body).collect::<Vec<_>>().join("; ");
             if fields.is_empty() {
                 let _ = writeln!(out, "<p>{head} <span class=\"kind\">{body}</span></p>");
                 continue;

@@ -75,7 +75,8 @@ struct StreamOptions {
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body(
     content = ChatRequest, example = json!({"messages": [{"role": "user", "content": "What is a dog?"}], "max_tokens": 50})
 ), responses(
-    (status = 200, description = "OpenAI's chat completion, or its chunks as server-sent events", body = Object),
+    (status = 200, description = "OpenAI's chat completion; with `stream` its chunks as server-sent events",
+        content((Object = "application/json"), (String = "text/event-stream"))),
     (status = 400, description = "A message or option that the model does not take"),
     (status = 404, description = "No such model"),
     (status = 413, description = "More than the server takes"),

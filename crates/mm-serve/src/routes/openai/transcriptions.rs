@@ -58,7 +58,8 @@ struct Form {
     request_body(content = TranscriptionForm, content_type = "multipart/form-data",
         example = json!({"file": "@speech.wav", "response_format": "verbose_json"})),
     responses(
-        (status = 200, description = "The transcript in the format that was asked for", body = Object),
+        (status = 200, description = "The transcript in the format that was asked for",
+            content((Object = "application/json"), (String = "text/plain"), (String = "text/vtt"))),
         (status = 400, description = "Not a recording that can be read"),
         (status = 404, description = "No such model"),
         (status = 413, description = "More than the server takes")
