@@ -32,7 +32,7 @@ fn routes_are_described_for_programs_and_on_a_page() {
         "-d &#39;{&quot;inputs&quot;:[&quot;a dog&quot;,&quot;a cat&quot;]}&#39;".to_owned(),
         "<code>inputs.source_sentence</code>".to_owned(),
         "<code>/mcp</code>".to_owned(),
-        "application/json: object; text/event-stream: string".to_owned(),
+        "application/json: object; text/event-stream: object".to_owned(),
     ] {
         assert!(page.text.contains(&expected), "{expected}");
     }

@@ -76,7 +76,7 @@ struct StreamOptions {
     content = ChatRequest, example = json!({"messages": [{"role": "user", "content": "What is a dog?"}], "max_tokens": 50})
 ), responses(
     (status = 200, description = "OpenAI's chat completion; with `stream` its chunks as server-sent events",
-        content((Object = "application/json"), (String = "text/event-stream"))),
+        content((Object = "application/json"), (Object = "text/event-stream"))),
     (status = 400, description = "A message or option that the model does not take"),
     (status = 404, description = "No such model"),
     (status = 413, description = "More than the server takes"),
