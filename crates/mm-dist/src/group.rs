@@ -155,7 +155,10 @@ impl Group {
     /// # Errors
     /// As [`Group::all_reduce`].
     pub fn batch_norm(&self, input: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<[Tensor; 3]> {
-        self.together("batch_norm", || self.gloo.batch_norm(input, weight, bias, eps))
+        // On a GPU its sums and those of the gradients are in one backward pass, and operations of two communicators at the
+        // same time can block each other.
+        let connections = if input.device() == Device::Cpu { &self.gloo } else { &self.gradients };
+        self.together("batch_norm", || connections.batch_norm(input, weight, bias, eps))
     }
 
     /// The reduction of numbers.

@@ -76,7 +76,8 @@ impl Nccl {
 /// archive (`bin/mm`, `lib/`) and in that of `cargo xtask nccl` (`target/release/mm`, `target/nccl/`).
 fn places(variable: Option<PathBuf>, program: Option<&Path>) -> Vec<PathBuf> {
     if let Some(path) = variable.filter(|path| !path.as_os_str().is_empty()) {
-        return vec![path];
+        // Without a folder the loader would look for it elsewhere.
+        return vec![std::path::absolute(&path).unwrap_or(path)];
     }
     let program = program.map(|program| program.canonicalize().unwrap_or_else(|_| program.to_owned()));
     let Some(folder) = program.as_deref().and_then(Path::parent) else { return vec![PathBuf::from(FILE)] };

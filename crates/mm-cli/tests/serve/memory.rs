@@ -18,7 +18,8 @@ fn models_that_do_not_fit_together_take_turns() {
     std::fs::write(folder.path().join("serve.toml"), "[limits]\nmax_model_bytes = 1000\n").unwrap();
     let models = [("words", "sentence-max"), ("clip", "families/clip-eos-gelu")];
     let options = models.map(|(name, path)| model(name, "mm-repr", path));
-    let arguments = ["--config", "serve.toml", "--model", &options[0], "--model", &options[1]];
+    let ranker = model("ranker", "mm-repr", "families/bert-reranker");
+    let arguments = ["--config", "serve.toml", "--model", &options[0], "--model", &options[1], "--model", &ranker];
     let server = Server::start(&arguments, folder.path(), &[]);
     let expected =
         models.map(|(_, path)| embedded(&fixture("mm-repr", path), &["--text", "the quick fox"], folder.path()));
@@ -26,6 +27,9 @@ fn models_that_do_not_fit_together_take_turns() {
         for ((name, _), expected) in models.iter().zip(&expected) {
             assert_close(&vector(&server, name), expected);
         }
+        // Its samples are made before it is loaded again.
+        let ranks = server.post("/rerank", &json!({"query": "a dog", "texts": ["a fox", "a dog"]})).json();
+        assert_eq!(ranks.as_array().unwrap().len(), 2, "{ranks}");
     }
     // Both asked at once, each waits for the other to leave.
     std::thread::scope(|scope| {

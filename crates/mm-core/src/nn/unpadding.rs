@@ -29,7 +29,8 @@ const MULTIPLE: usize = 16;
 pub struct Unpadding {
     /// Of each token its place in the padded batch, `[tokens]`; the last ones repeat the first token's.
     places: Tensor,
-    /// Of each place its token, `[batch · length]`; the first token where there is padding.
+    /// Of each place its token, `[batch · length]`; the first token of the same row where there is padding, so that no
+    /// row depends on another.
     tokens: Tensor,
     batch: i64,
     length: i64,
@@ -52,8 +53,13 @@ impl Unpadding {
             return Ok(None);
         }
         let mut tokens = vec![0i64; valid.len()];
-        for (token, place) in (0i64..).zip(&places) {
-            tokens[*place as usize] = token;
+        let (mut next, last) = (0, places.len() as i64 - 1);
+        for (row, valid) in tokens.chunks_mut(length as usize).zip(valid.chunks(length as usize)) {
+            row.fill(next.min(last));
+            for (token, _) in row.iter_mut().zip(valid).filter(|(_, valid)| **valid) {
+                *token = next;
+                next += 1;
+            }
         }
         places.resize(count, places[0]);
         let [places, tokens] = [&places, &tokens].map(|all| Tensor::from_slice(all)?.to_device(mask.device()));
@@ -72,7 +78,7 @@ impl Unpadding {
         x.reshape(&[-1, shape[2]])?.index_select(0, &self.places)?.unsqueeze(0)
     }
 
-    /// `[1, tokens, dim]` → `[batch, length, dim]`, with values of the first token for padding.
+    /// `[1, tokens, dim]` → `[batch, length, dim]`, with values of the row's first token for padding.
     ///
     /// # Errors
     /// If the tensor has another shape.
@@ -125,7 +131,20 @@ mod tests {
             let part = |x: &Tensor| x.select(0, row)?.narrow(0, 0, length)?.to_vec::<f32>();
             assert_eq!(part(&padded).unwrap(), part(&x).unwrap());
         }
+        // Padding takes the first token of its row, so that a row that is not finite stays alone.
+        let first = |x: &Tensor, place| x.select(0, 1)?.select(0, place)?.to_vec::<f32>();
+        let short = unpadding.pad(&tokens).unwrap().select(0, 2).unwrap();
+        assert_eq!(
+            short.select(0, 29).unwrap().to_vec::<f32>().unwrap(),
+            x.select(0, 2).unwrap().select(0, 0).unwrap().to_vec::<f32>().unwrap()
+        );
+        assert_eq!(first(&padded, 29).unwrap(), first(&x, 29).unwrap());
         assert!(unpadding.unpad(&tokens).is_err() && unpadding.pad(&x).is_err());
+        // Rows without tokens.
+        let unpadding = Unpadding::new(&mask(&[0, 40, 0])).unwrap().unwrap();
+        let x = Tensor::randn(&[3, 40, 3], DType::F32, Device::Cpu).unwrap();
+        let padded = unpadding.pad(&unpadding.unpad(&x).unwrap()).unwrap();
+        assert_eq!(first(&padded, 39).unwrap(), first(&x, 39).unwrap());
     }
 
     #[test]

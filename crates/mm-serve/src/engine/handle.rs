@@ -33,7 +33,7 @@ pub(crate) struct ModelInfo {
     pub(crate) contrastive_head: Option<ContrastiveHead>,
     /// The prompts of texts that requests may name.
     pub(crate) prompts: BTreeMap<String, NamedPrompt>,
-    /// Changes whenever the vectors would; none where it has no vectors.
+    /// Changes whenever the vectors or scores would; none of runs without vectors and of models that generate.
     pub(crate) fingerprint: Option<String>,
 }
 

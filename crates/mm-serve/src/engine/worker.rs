@@ -185,7 +185,9 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
     let capabilities = model.capabilities();
     let modalities = model.modalities();
     let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
-    let (mut fingerprint, encoder) = (None, model.encoder());
+    let encoder = model.encoder();
+    // Of a reranker too: the samples of requests are those of this version.
+    let mut fingerprint = encoder.map(|encoder| encoder.fingerprint().map(str::to_owned)).transpose()?;
     if capabilities.contains(&Capability::Embed)
         && let Ok(embedder) = model.embedder()
     {

@@ -79,7 +79,10 @@ impl Finetuning {
         let params = &self.loaded.pipeline.params;
         if self.config.adapter.is_some() {
             let base = if source.is_dir() { std::fs::canonicalize(&source).map_err(failed)? } else { source };
-            params.save_adapter(folder, &base.to_string_lossy(), &self.loaded.reinitialized)?;
+            let base = base.to_string_lossy();
+            // PEFT knows names of the hub and no URLs.
+            let hub_name = base.strip_prefix("hf://").filter(|name| !name.contains('@'));
+            params.save_adapter(folder, hub_name.unwrap_or(&base), &self.loaded.reinitialized)?;
         } else {
             let tensors = params.export()?.into_iter().map(|(name, t)| Ok((name, t.detach()?.contiguous()?)));
             let tensors = tensors.collect::<mm_core::Result<Vec<_>>>()?;

@@ -58,6 +58,8 @@ pub struct Retrieval {
     pub(super) cache: TensorCache,
     /// The run folder that it was loaded from.
     pub(super) run: Option<PathBuf>,
+    /// Whether what is made for a search is written into the run folder.
+    pub(super) keeps_index: bool,
 }
 
 impl Retrieval {
@@ -98,6 +100,7 @@ impl Retrieval {
             base_dir,
             cache,
             run: None,
+            keeps_index: true,
         })
     }
 
@@ -112,6 +115,12 @@ impl Retrieval {
         }
         model.run = Some(run.to_owned());
         Ok(model)
+    }
+
+    /// The same model, which writes nothing into its run folder: that is a copy of another one.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { keeps_index: false, ..self }
     }
 
     /// This model before training.

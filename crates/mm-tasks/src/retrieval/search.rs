@@ -120,7 +120,7 @@ impl Retrieval {
             return Ok(None);
         }
         let record = Record { key, failed: failed.len() };
-        let kept = is_writable(&folder)?;
+        let kept = self.keeps_index && is_writable(&folder)?;
         let temporary = (!kept).then(tempfile::tempdir).transpose().map_err(io_error(&std::env::temp_dir()))?;
         let folder = temporary.as_ref().map_or(folder, |temporary| temporary.path().join(split.to_string()));
         SplitIndex::create(&folder, &embedded, &record)?;

@@ -3,7 +3,12 @@
 mod store;
 
 use crate::{
-    args::{files::InputValue, limit::Limit, model::locate, output_path::local_path},
+    args::{
+        files::InputValue,
+        limit::Limit,
+        model::{is_copy, locate},
+        output_path::local_path,
+    },
     context::Context,
     exit::usage,
     output,
@@ -133,7 +138,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.explain.is_some() && arguments.explain_file().is_none() {
         usage!("--explain: found no file, expected FILE.png; without a file it explains a search of a --store");
     }
-    let model = Retrieval::load(&locate(model)?, &context.tasks()?)?;
+    let run = Retrieval::load(&locate(model)?, &context.tasks()?)?;
+    let model = if is_copy(model) { run.read_only() } else { run };
     if let Some(language) = &arguments.transcript_language {
         let results = model.match_transcripts(&query, language, &arguments.splits())?.into_iter().map(
             |TextMatch { id, text, score }| {
