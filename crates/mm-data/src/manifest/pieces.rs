@@ -95,6 +95,11 @@ impl ManifestPieces {
         &self.path
     }
 
+    /// How it is read.
+    pub fn config(&self) -> &ManifestConfig {
+        &self.config
+    }
+
     /// Which column is what, inferred columns included.
     pub fn columns(&self) -> &Columns {
         &self.columns

@@ -99,7 +99,9 @@ pub fn embed_all(
 ) -> Result<EmbedSummary> {
     let format = OutputFormat::from_path(out)?;
     let modalities = choose_modalities(model, list, format, options)?;
-    let mut work = WorkDir::open(out, state::provenance(model, &list.data, &modalities, options)?)?;
+    let provenance = state::provenance(model, &list.data, &modalities, options)?;
+    let hash = provenance.table.clone();
+    let mut work = WorkDir::open(out, provenance)?;
     let resumed = if work.state.done > 0 { summarize(list, &modalities, &work.state)?.vectors } else { 0 };
     let total: usize = modalities.iter().map(|modality| list.entries_of(modality)).sum();
     let open = work.state.open_entries();
@@ -120,6 +122,14 @@ pub fn embed_all(
         let reason = summary.failed.first().map(|f| format!(" ({}: {})", f.id, f.reason)).unwrap_or_default();
         let found = format!("no value of {total} that can be embedded{reason}");
         return Err(Error::invalid("data", found, "at least one"));
+    }
+    if state::table_hash(&list.data)? != hash {
+        let folder = with_suffix(out, ".part");
+        let reason = format!(
+            "was changed while it was embedded, so that the vectors may be of two versions; delete {} and embed it again",
+            folder.display()
+        );
+        return Err(Error::file(list.data.path(), reason));
     }
     let table = EmbeddingTable { list, modalities: &modalities, work: &work };
     table.write(out, format)?;

@@ -40,13 +40,9 @@ pub(super) fn provenance(
     modalities: &[Modality],
     options: &EmbedOptions,
 ) -> Result<Provenance> {
-    let mut table = blake3::Hasher::new();
-    for path in mm_data::existing_files(data.path())? {
-        table.update_reader(mm_data::open_file(&path)?).map_err(io_error(&path))?;
-    }
     let columns = &data.columns().modalities;
     let modalities: BTreeMap<&str, _> = modalities.iter().map(|m| (m.name(), columns.get(m.name()))).collect();
-    let serde_json::Value::Object(options) = serde_json::json!({
+    let serde_json::Value::Object(mut options) = serde_json::json!({
         "modalities": modalities,
         "id": data.columns().id,
         "pooling": options.pooling,
@@ -54,8 +50,24 @@ pub(super) fn provenance(
     }) else {
         unreachable!("an object is written above")
     };
-    let table = table.finalize().to_hex().to_string();
-    Ok(Provenance { command: "embed".to_owned(), model: model.fingerprint()?, options, table })
+    // How cells are read, where it is said: embeddings that were begun without these options have no such keys.
+    let config = data.config();
+    let said = [
+        ("encoding", config.encoding.as_ref().map(|name| serde_json::json!(name))),
+        ("missing_values", config.missing_values.as_ref().map(|texts| serde_json::json!(texts))),
+        ("fetch_urls", config.fetch_urls.then(|| serde_json::json!(true))),
+    ];
+    options.extend(said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    Ok(Provenance { command: "embed".to_owned(), model: model.fingerprint()?, options, table: table_hash(data)? })
+}
+
+/// The hash of a table's files.
+pub(super) fn table_hash(data: &ManifestPieces) -> Result<String> {
+    let mut table = blake3::Hasher::new();
+    for path in mm_data::existing_files(data.path())? {
+        table.update_reader(mm_data::open_file(&path)?).map_err(io_error(&path))?;
+    }
+    Ok(table.finalize().to_hex().to_string())
 }
 
 impl State {

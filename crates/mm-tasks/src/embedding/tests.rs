@@ -185,3 +185,39 @@ fn a_table_that_changes_while_it_is_embedded_is_refused() {
         assert!(error.contains(expected), "{rows}: {error}");
     }
 }
+
+/// Texts that change and keep their ids are seen by the hash of the table.
+#[test]
+fn a_table_whose_texts_change_while_it_is_embedded_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_table(root, 30, "readable");
+    let (list, file) = (list(root, 4).unwrap(), root.join("data.jsonl"));
+    let change = &mut |_, _| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("word", "verb")).unwrap();
+    };
+    let (out, options) = (root.join("s.safetensors"), EmbedOptions::default());
+    let found = embed_all(&ByteEmbedder, &list, &out, &options, &AtomicBool::new(false), change);
+    let error = found.unwrap_err().to_string();
+    assert!(error.contains("was changed while it was embedded") && error.contains("s.safetensors.part"), "{error}");
+    assert!(!out.exists());
+}
+
+/// What is read as a missing value decides which entries there are.
+#[test]
+fn an_embedding_is_not_continued_with_other_missing_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_table(root, 5000, "unreadable");
+    assert!(embed(root, "n.npy", Some("text"), 100, 1).unwrap().stopped);
+    let mut config = ManifestConfig { manifest: "data.jsonl".into(), ..ManifestConfig::default() };
+    config.columns.modalities.insert("text".into(), "text".into());
+    config.missing_values = Some(vec!["unknown".into()]);
+    let data = ManifestPieces::open(&config, root, &ColumnInference::default(), PieceSize::default()).unwrap();
+    let options = EmbedOptions { modalities: vec![Modality::TEXT], ..EmbedOptions::default() };
+    let list = RowList::read(data).unwrap();
+    let found = embed_all(&ByteEmbedder, &list, &root.join("n.npy"), &options, &AtomicBool::new(false), &mut |_, _| {});
+    let error = found.unwrap_err().to_string();
+    assert!(error.contains("missing_values"), "{error}");
+}

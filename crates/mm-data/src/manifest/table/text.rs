@@ -49,6 +49,9 @@ impl TextFile {
     pub(super) fn open(path: &Path, encoding: Option<&str>) -> Result<Self> {
         let unread = |e: io::Error| Error::file(path, format!("cannot be read: {e}"));
         let mut file = File::open(path).map_err(unread)?;
+        if !file.metadata().map_err(unread)?.is_file() {
+            return Err(Error::file(path, "found a pipe or a device, expected a file: tables are read more than once"));
+        }
         let mut magic = Vec::new();
         file.by_ref().take(ZSTD.len() as u64).read_to_end(&mut magic).map_err(unread)?;
         file.seek(SeekFrom::Start(0)).map_err(unread)?;
@@ -61,7 +64,8 @@ impl TextFile {
         };
         let of_text = encoding_of(encoding).map_err(|e| Error::file(path, with_hint(&e)))?;
         let decoder = of_text.new_decoder();
-        let size = decoder.max_utf8_buffer_length_without_replacement(CHUNK).unwrap_or(4 * CHUNK);
+        // What a decoder keeps of the chunk before adds a few bytes.
+        let size = decoder.max_utf8_buffer_length_without_replacement(CHUNK + 16).unwrap_or(4 * CHUNK);
         Ok(Self {
             path: path.to_owned(),
             bytes,
@@ -97,6 +101,9 @@ impl TextFile {
             let position = self.decoded.saturating_sub(u64::from(length) + u64::from(after));
             let name = self.decoder.encoding().name();
             return Err(io::Error::other(with_hint(&format!("not valid {name} (first at byte {position})"))));
+        }
+        if read < count {
+            return Err(io::Error::other(format!("decoded {read} of {count} bytes, expected all of them")));
         }
         (self.at, self.end) = (0, written);
         self.check_decoded(count)
