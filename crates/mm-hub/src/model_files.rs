@@ -2,7 +2,13 @@
 
 use std::collections::BTreeSet;
 
-/// Folders with copies of the weights for other libraries.
+/// Weights for other libraries.
+const OTHER_WEIGHTS: [&str; 7] = [".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".gguf", ".tflite"];
+
+/// Files that a model has in its folder, and a folder of runs does not.
+const ROOT_FILES: [&str; 4] = ["config.json", "modules.json", "open_clip_config.json", "adapter_config.json"];
+
+/// Folders of a model with copies of the weights for other libraries.
 const OTHER_FORMATS: [&str; 7] = ["onnx/", "openvino/", "coreml/", "tflite/", "flax/", "original/", "gguf/"];
 
 /// States of training.
@@ -14,7 +20,11 @@ const PICKLED: [&str; 4] = [".bin", ".pt", ".pth", ".bin.index.json"];
 /// Whether mm reads nothing of a file: weights for other libraries, those that lie next to it as safetensors as well, and
 /// states of training. `all` are the files of the model's folder.
 pub(crate) fn is_unused(path: &str, all: &BTreeSet<&str>) -> bool {
-    if OTHER_FORMATS.iter().any(|folder| path.starts_with(folder)) || TRAINING.iter().any(|end| path.ends_with(end)) {
+    let is_model = || ROOT_FILES.iter().any(|name| all.contains(name));
+    if OTHER_FORMATS.iter().any(|folder| path.starts_with(folder)) && is_model() {
+        return true;
+    }
+    if TRAINING.iter().chain(&OTHER_WEIGHTS).any(|end| path.ends_with(end)) {
         return true;
     }
     let folder_of = |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
@@ -54,11 +64,20 @@ mod tests {
             "model.safetensors",
             "pytorch_model.bin",
             "2_Dense/pytorch_model.bin",
-            "onnx/model.onnx",
+            "onnx/config.json",
+            "model.onnx",
             "optimizer.pt",
+            "rust_model.ot",
+            "tf_model.h5",
         ]);
         let used: Vec<&str> = all.iter().copied().filter(|path| !is_unused(path, &all)).collect();
         assert_eq!(used, ["2_Dense/pytorch_model.bin", "config.json", "model.safetensors"]);
+    }
+
+    #[test]
+    fn runs_may_be_named_as_folders_for_other_libraries_are() {
+        let all = BTreeSet::from(["original/config.toml", "original/checkpoints/best.safetensors", "new/config.toml"]);
+        assert!(!all.iter().any(|path| is_unused(path, &all)));
     }
 
     #[cfg(feature = "storage")]

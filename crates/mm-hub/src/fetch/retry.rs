@@ -58,7 +58,7 @@ impl Retries {
         let doubled = first_pause.saturating_mul(1 << (self.attempt - 1).min(20)).min(max_pause);
         // Not all workers at the same moment.
         let pause = retry_after.map_or_else(|| doubled.mul_f64(1.0 - 0.25 * random()), Duration::from_secs);
-        if self.begun.elapsed() + pause > max_time {
+        if self.begun.elapsed().saturating_add(pause) > max_time {
             self.too_long = Some(pause);
             return None;
         }
@@ -127,6 +127,7 @@ mod tests {
         let summary = retries.summary();
         assert!(summary.contains("tried 2 times in 0 s, and the next attempt would begin in 600 s"), "{summary}");
         let mut retries = Retries::new(POLICY);
+        assert_eq!(retries.pause("u: 429", Some(u64::MAX)), None);
         assert_eq!(retries.pause("u: 429", Some(600)), None);
         assert!(retries.summary().contains("tried once, and the next attempt"), "{}", retries.summary());
     }

@@ -46,11 +46,13 @@ pub(super) struct Copies {
     folder: PathBuf,
     /// The copies that are not removed before they are opened.
     in_use: Mutex<BTreeMap<PathBuf, Given>>,
+    /// The most bytes of copies.
+    pub limit: fn() -> Result<u64>,
 }
 
 impl Copies {
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, in_use: Mutex::default() }
+        Self { folder, in_use: Mutex::default(), limit: cache_limit }
     }
 
     /// Where the copy of a URL is; its name keeps the extension.
@@ -124,10 +126,14 @@ impl Copies {
         }
     }
 
-    /// Deletes the copies that were not used for the longest time, until there is room for some bytes.
-    pub fn make_room(&self, bytes: u64) -> Result<()> {
-        let limit = cache_limit()?;
-        let _lock = self.lock();
+    /// Whether copies have to be deleted before there is room for some bytes.
+    pub fn lacks_room(&self, bytes: u64) -> Result<bool> {
+        let total: u64 = self.all().iter().map(|(_, size, _)| size).sum();
+        Ok(total.saturating_add(bytes) > (self.limit)()?)
+    }
+
+    /// When each copy was used last, its bytes and its path.
+    fn all(&self) -> Vec<(SystemTime, u64, PathBuf)> {
         let mut copies: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for folder in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             // The copy of a folder goes as a whole.
@@ -142,6 +148,14 @@ impl Copies {
                 }
             }
         }
+        copies
+    }
+
+    /// Deletes the copies that were not used for the longest time, until there is room for some bytes.
+    pub fn make_room(&self, bytes: u64) -> Result<()> {
+        let limit = (self.limit)()?;
+        let _lock = self.lock();
+        let mut copies = self.all();
         copies.sort();
         let mut total: u64 = copies.iter().map(|(_, size, _)| size).sum();
         let mut in_use = self.in_use();
@@ -202,7 +216,9 @@ fn is_pinned(copy: &Path) -> bool {
 
 /// Whether somebody holds a lock on a file or folder; false where there is none.
 pub(super) fn is_locked(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    // Over a network only who may write a file can ask for this lock; a folder cannot be opened so.
+    let file = File::options().read(true).write(true).open(path).or_else(|_| File::open(path));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// Deletes a copy and what is known of it.

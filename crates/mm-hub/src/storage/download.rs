@@ -1,8 +1,8 @@
 //! The content of a file of a store, written to this machine.
 
-use super::{Location, describe, unsized_files::lacks_size};
+use super::{Location, STORES, describe, is_of, unsized_files::lacks_size};
 use crate::{
-    error::{At, Context, Error, Result, bail},
+    error::{At, Context, Error, Result},
     report::note,
 };
 use indicatif::ProgressBar;
@@ -15,8 +15,8 @@ const PART_BYTES: u64 = 16 << 20;
 /// How many parts are read at the same time.
 const CONCURRENT_PARTS: usize = 4;
 
-/// Writes a file, of which as many bytes have to come as the server stated; returns false where it does not state a size
-/// again.
+/// Writes a file, of which as many bytes have to come as the server stated, in a bucket with the ETag that it stated;
+/// returns false where it does not state a size again.
 pub(super) async fn download(
     location: &Location,
     meta: &ObjectMeta,
@@ -30,8 +30,8 @@ pub(super) async fn download(
         bar.inc(bytes.len() as u64);
         file.write_all(bytes).at(partial, "written")
     };
-    let in_parts = meta.size > PART_BYTES && read_parts(location, meta.size, &mut write).await?;
-    if !in_parts && !read_whole(location, &mut write).await? {
+    let in_parts = meta.size > PART_BYTES && read_parts(location, meta, &mut write).await?;
+    if !in_parts && !read_whole(location, meta, &mut write).await? {
         return Ok(false);
     }
     if received != meta.size {
@@ -45,13 +45,18 @@ pub(super) async fn download(
 }
 
 /// The content in one answer; false where the server states no size.
-async fn read_whole(location: &Location, write: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+async fn read_whole(
+    location: &Location,
+    meta: &ObjectMeta,
+    write: &mut impl FnMut(&[u8]) -> Result<()>,
+) -> Result<bool> {
     use tokio_stream::StreamExt;
     let found = match location.store.get(&location.path).await {
         Ok(found) => found,
         Err(error) if lacks_size(&error) => return Ok(false),
         Err(error) => return Err(describe(&location.url, error)),
     };
+    check_unchanged(location, meta, found.meta.e_tag.as_deref())?;
     let mut chunks = found.into_stream();
     while let Some(chunk) = chunks.next().await {
         write(&chunk.map_err(|e| describe(&location.url, e))?)?;
@@ -60,8 +65,12 @@ async fn read_whole(location: &Location, write: &mut impl FnMut(&[u8]) -> Result
 }
 
 /// The content in parts, several at the same time; false, and nothing written, where the server sends no parts.
-async fn read_parts(location: &Location, size: u64, write: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
-    let (mut begin, mut running, mut e_tag) = (0, VecDeque::new(), None);
+async fn read_parts(
+    location: &Location,
+    meta: &ObjectMeta,
+    write: &mut impl FnMut(&[u8]) -> Result<()>,
+) -> Result<bool> {
+    let (mut begin, mut running, mut e_tag, size) = (0, VecDeque::new(), None, meta.size);
     loop {
         // One at first, which shows whether the server sends parts.
         let most = if e_tag.is_none() { 1 } else { CONCURRENT_PARTS };
@@ -82,11 +91,26 @@ async fn read_parts(location: &Location, size: u64, write: &mut impl FnMut(&[u8]
             Err(error) if e_tag.is_none() && sends_no_parts(&error) => return Ok(false),
             Err(error) => return Err(describe(&location.url, error)),
         };
+        check_unchanged(location, meta, part_tag.as_deref())?;
         if *e_tag.get_or_insert_with(|| part_tag.clone()) != part_tag {
-            bail!("{}: it changed while it was copied; run again", location.url);
+            return Err(changed(location));
         }
         write(&bytes)?;
     }
+}
+
+/// Refuses a content of a bucket that is not the one that was stated. (Web servers may state another ETag to `HEAD`.)
+fn check_unchanged(location: &Location, meta: &ObjectMeta, found: Option<&str>) -> Result<()> {
+    let plain = |e_tag: &str| e_tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
+    let stated = meta.e_tag.as_deref().filter(|_| is_of(&location.url, &STORES));
+    match (stated.map(plain), found.map(plain)) {
+        (Some(stated), Some(found)) if stated != found => Err(changed(location)),
+        _ => Ok(()),
+    }
+}
+
+fn changed(location: &Location) -> Error {
+    Error::Other(format!("{}: it changed while it was copied; run again", location.url))
 }
 
 fn sends_no_parts(error: &StoreError) -> bool {

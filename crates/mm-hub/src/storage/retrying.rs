@@ -3,7 +3,6 @@
 
 use super::root_cause;
 use crate::fetch::{Retries, RetryPolicy, is_temporary, retry_after};
-use http::Uri;
 use object_store::{
     ClientOptions,
     client::{
@@ -74,7 +73,7 @@ impl Retrying {
                 Err(error) if is_retried(error.kind(), request.method().is_safe()) => (root_cause(&error), None, false),
                 Err(error) => return Err(error),
             };
-            let said = format!("{}: {reason}", without_query(request.uri()));
+            let said = format!("{}: {reason}", without_query(&request.uri().to_string()));
             let Some(pause) = (!is_final).then(|| retries.pause(&said, asked)).flatten() else {
                 let exhausted = Exhausted { reason, tried: retries.summary() };
                 return Err(HttpError::new(HttpErrorKind::Unknown, exhausted));
@@ -94,7 +93,28 @@ fn is_retried(kind: HttpErrorKind, is_safe: bool) -> bool {
     }
 }
 
-/// The address without its query, which may hold a signature.
-fn without_query(uri: &Uri) -> String {
-    uri.to_string().split('?').next().unwrap_or_default().to_owned()
+/// The address without its query, which may hold a signature, and without a user's name and password.
+pub(super) fn without_query(address: &str) -> String {
+    let plain = address.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = plain.split_once("://") else { return plain.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_an_address_holds_no_secrets() {
+        for (address, said) in [
+            ("https://me:secret@host:8080/a@b.csv?sig=secret#x", "https://host:8080/a@b.csv"),
+            ("https://host?sig=secret", "https://host"),
+            ("s3://bucket/a.csv", "s3://bucket/a.csv"),
+            ("/bucket/a.csv?sig=secret", "/bucket/a.csv"),
+        ] {
+            assert_eq!(without_query(address), said);
+        }
+    }
 }

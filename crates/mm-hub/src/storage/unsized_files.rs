@@ -3,6 +3,7 @@
 use super::{
     Location, Storage,
     copies::{CopyInfo, cache_limit},
+    retrying::without_query,
 };
 use crate::{
     error::{At, Context, Error, Result, bail, describe},
@@ -77,7 +78,10 @@ fn download(location: &Location, known: Option<&CopyInfo>, partial: &Path) -> Re
         if is_final {
             return Err(error);
         }
-        let Some(pause) = retries.pause(&describe(&error), retry_after) else {
+        let said = [&location.url, &location.address]
+            .iter()
+            .fold(describe(&error), |said, address| said.replace(address.as_str(), &without_query(address)));
+        let Some(pause) = retries.pause(&said, retry_after) else {
             return Err(error).with_context(|| format!("{} cannot be read{}", location.url, retries.summary()));
         };
         std::thread::sleep(pause);

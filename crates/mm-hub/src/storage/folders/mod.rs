@@ -69,9 +69,14 @@ impl Storage {
     /// The snapshot of what the store lists now.
     fn update(&self, folder: PathBuf, url: &str) -> Result<(FolderCopy, PathBuf)> {
         let location = self.locate(url)?;
+        // What is no model leaves no folder here.
+        if !folder.is_dir() {
+            self.list_model(&location)?;
+        }
+        // Another process may copy the folder for a long time; what counts is what is listed after it.
+        let copy = FolderCopy::open(folder, url)?;
         let listed = self.list_model(&location)?;
         let files: Vec<FolderFile> = listed.iter().map(|listed| listed.file.clone()).collect();
-        let copy = FolderCopy::open(folder, url)?;
         if let Some(snapshot) = copy.find(&files)? {
             return Ok((copy, snapshot));
         }
@@ -84,6 +89,10 @@ impl Storage {
         let bytes: u64 = missing.iter().map(|listed| listed.file.bytes).sum();
         let failed =
             || format!("{url}: {} of its {} files are to be copied, {bytes} bytes", missing.len(), files.len());
+        // This process keeps the folder, of which others can delete nothing.
+        if self.copies.lacks_room(bytes)? {
+            copy.prune(&files)?;
+        }
         self.copies.make_room(bytes).with_context(failed)?;
         let bar = progress_bar(url, 0, Some(bytes));
         for listed in &missing {

@@ -35,9 +35,11 @@ pub(super) struct FolderCopy {
 impl FolderCopy {
     /// The copy in a folder; waits for another process that changes it.
     pub fn open(folder: PathBuf, url: &str) -> Result<Self> {
+        create_dir(&folder)?;
+        let lock = lock(&folder.join("lock"), &format!("another process copies {url}; waiting for it …"))?;
+        // Another process may have deleted them until now.
         create_dir(&folder.join("blobs"))?;
         create_dir(&folder.join("snapshots"))?;
-        let lock = lock(&folder.join("lock"), &format!("another process copies {url}; waiting for it …"))?;
         Ok(Self { folder, _lock: lock })
     }
 
@@ -70,12 +72,15 @@ impl FolderCopy {
         for file in files {
             link_blob(&partial, Path::new(&file.name), &self.blob(file)?)?;
         }
-        let listing = serde_json::to_vec(files).context("the files of a folder")?;
-        write_file(&with_suffix(&snapshot, "json"), &listing)?;
+        let listing = listing_of(&snapshot);
+        // One that is there says the same, and may be locked.
+        if !listing.exists() {
+            write_file(&listing, &serde_json::to_vec(files).context("the files of a folder")?)?;
+        }
         // One that is there is not whole.
         let _ = fs::remove_dir_all(&snapshot);
         fs::rename(&partial, &snapshot).at(&snapshot, "written")?;
-        self.prune(&snapshot);
+        self.prune(files)?;
         Ok(snapshot)
     }
 
@@ -83,7 +88,7 @@ impl FolderCopy {
     pub fn last_used(&self) -> Option<PathBuf> {
         let name = fs::read_to_string(self.folder.join("used")).ok()?;
         let snapshot = self.folder.join("snapshots").join(name);
-        let listing = fs::read(with_suffix(&snapshot, "json")).ok()?;
+        let listing = fs::read(listing_of(&snapshot)).ok()?;
         self.find(&serde_json::from_slice::<Vec<FolderFile>>(&listing).ok()?).ok()?
     }
 
@@ -92,19 +97,21 @@ impl FolderCopy {
     pub fn use_snapshot(&self, snapshot: &Path) -> Result<Option<File>> {
         let name = snapshot.file_name().unwrap_or_default().as_encoded_bytes();
         write_file(&self.folder.join("used"), name)?;
-        Ok(File::open(snapshot).ok().filter(|folder| folder.lock_shared().is_ok()))
+        Ok(File::open(listing_of(snapshot)).ok().filter(|listing| listing.lock_shared().is_ok()))
     }
 
     fn path(&self, files: &[FolderFile]) -> Result<PathBuf> {
         Ok(self.folder.join("snapshots").join(digest(files)?))
     }
 
-    /// Deletes other snapshots that no process uses, and contents that are in none. What cannot be deleted stays.
-    fn prune(&self, keep: &Path) {
-        let mut used = BTreeSet::new();
+    /// Deletes snapshots of other files than these that no process uses, and contents that are neither in one nor of these
+    /// files, also those that are not whole. What cannot be deleted stays.
+    pub fn prune(&self, files: &[FolderFile]) -> Result<()> {
+        let keep = self.path(files)?;
+        let mut used: BTreeSet<PathBuf> = files.iter().map(|file| self.blob(file)).collect::<Result<_>>()?;
         for snapshot in entries(&self.folder.join("snapshots")).into_iter().filter(|path| path.is_dir()) {
-            let listing = with_suffix(&snapshot, "json");
-            if snapshot != keep && !is_locked(&snapshot) {
+            let listing = listing_of(&snapshot);
+            if snapshot != keep && !is_locked(&listing) {
                 let _ = fs::remove_dir_all(&snapshot);
                 let _ = fs::remove_file(&listing);
                 continue;
@@ -115,7 +122,13 @@ impl FolderCopy {
         for blob in entries(&self.folder.join("blobs")).into_iter().filter(|blob| !used.contains(blob)) {
             let _ = fs::remove_file(blob);
         }
+        Ok(())
     }
+}
+
+/// The list of the files of a snapshot, which who uses the snapshot locks: network file systems lock no folders.
+fn listing_of(snapshot: &Path) -> PathBuf {
+    with_suffix(snapshot, "json")
 }
 
 /// A name for what the store states.
@@ -138,12 +151,18 @@ pub(in crate::storage) fn usage(folder: &Path) -> Option<(SystemTime, u64)> {
     Some((used, blobs.iter().filter_map(|blob| blob.metadata().ok()).map(|m| m.len()).sum()))
 }
 
-/// Deletes the copy of a folder unless a process changes it or uses one of its snapshots; whether it was deleted.
+/// Deletes the copy of a folder unless a process changes it or uses one of its snapshots; whether it was deleted. The
+/// file of its lock stays, which another process may wait for.
 pub(in crate::storage) fn remove_unused(folder: &Path) -> Result<bool> {
     let lock_file = folder.join("lock");
     let lock = File::options().create(true).truncate(false).write(true).open(&lock_file).at(&lock_file, "written")?;
-    if lock.try_lock().is_err() || entries(&folder.join("snapshots")).iter().any(|snapshot| is_locked(snapshot)) {
+    if lock.try_lock().is_err() || entries(&folder.join("snapshots")).iter().any(|entry| is_locked(entry)) {
         return Ok(false);
     }
-    fs::remove_dir_all(folder).at(folder, "deleted").map(|()| true)
+    let _ = fs::remove_file(folder.join("used"));
+    // The snapshots last: without them the rest is not counted.
+    for part in ["blobs", "snapshots"].map(|name| folder.join(name)).into_iter().filter(|part| part.exists()) {
+        fs::remove_dir_all(&part).at(&part, "deleted")?;
+    }
+    Ok(true)
 }

@@ -126,7 +126,54 @@ fn the_copy_of_a_folder_goes_as_a_whole_and_not_while_it_is_used() {
     assert_eq!(snapshot::usage(&folder).unwrap().1, "config.json".len() as u64);
     assert!(!snapshot::remove_unused(&folder).unwrap() && snapshot.exists());
     drop(storage);
-    assert!(snapshot::remove_unused(&folder).unwrap() && !folder.exists());
+    assert!(snapshot::remove_unused(&folder).unwrap() && !snapshot.exists());
+    assert_eq!(snapshot::usage(&folder), None);
+    // Who waits for the lock and who comes later lock the same file.
+    assert_eq!(names(&folder), ["lock"]);
+    assert_eq!(bucket.storage().fetch_folder(URL).unwrap(), snapshot);
+}
+
+#[test]
+fn a_folder_that_was_replaced_needs_no_room_for_what_nobody_uses() {
+    let bucket = Bucket::new(&["config.json"]);
+    bucket.put("model.safetensors", &"a".repeat(60));
+    let limited = || {
+        let mut storage = bucket.storage();
+        storage.copies.limit = || Ok(100);
+        storage
+    };
+    let user = limited();
+    let folder = user.fetch_folder(URL).unwrap();
+    let stale = user.copies.folder_of(URL).unwrap().join("blobs/abc.1.partial");
+    fs::write(&stale, "a".repeat(20)).unwrap();
+    bucket.put("model.safetensors", &"b".repeat(60));
+    // Somebody uses it.
+    let text = text_of(&limited().fetch_folder(URL).unwrap_err());
+    assert!(text.contains("MM_STORAGE_CACHE_BYTES") && !stale.exists(), "{text}");
+    assert_eq!(fs::read_to_string(folder.join("model.safetensors")).unwrap(), "a".repeat(60));
+    drop(user);
+    let newer = limited().fetch_folder(URL).unwrap();
+    assert_eq!(fs::read_to_string(newer.join("model.safetensors")).unwrap(), "b".repeat(60));
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_file_that_is_not_the_one_that_was_listed_is_not_copied() {
+    let bucket = Bucket::new(&["config.json", "model.safetensors"]);
+    let storage = bucket.storage();
+    let location = storage.locate(URL).unwrap();
+    let listed = storage.list_model(&location).unwrap();
+    bucket.put("model.safetensors", "MODEL.SAFETENSORS");
+    let [partial, blob] = ["partial", "blob"].map(|name| bucket.cache.path().join(name));
+    let copy = |listed| storage.copy_file(&location, listed, &partial, &blob, &indicatif::ProgressBar::hidden());
+    copy(&listed[0]).unwrap();
+    fs::remove_file(&blob).unwrap();
+    let text = text_of(&copy(&listed[1]).unwrap_err());
+    assert!(text.contains("model.safetensors: it changed while it was copied") && !blob.exists(), "{text}");
+    // Stores write ETags with and without quotes.
+    let mut quoted = storage.list_model(&location).unwrap().remove(1);
+    quoted.meta.e_tag = quoted.meta.e_tag.map(|e_tag| format!("W/\"{e_tag}\""));
+    copy(&quoted).unwrap();
 }
 
 #[test]
