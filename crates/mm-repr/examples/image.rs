@@ -12,6 +12,6 @@ fn main() -> Result<()> {
     let model = Pretrained::load(&locate(model.as_ref(), Path::new(".")))?;
     println!("embeddings: {:?}", model.encode(&images)?);
     let classes = model.logits(&Modality::IMAGE, &images)?.argmax(-1)?.to_vec::<i64>()?;
-    println!("classes: {:?}", classes.iter().map(|c| &model.labels[*c as usize]).collect::<Vec<_>>());
+    println!("classes: {:?}", classes.iter().map(|c| &model.classes.labels[*c as usize]).collect::<Vec<_>>());
     Ok(())
 }

@@ -118,12 +118,7 @@ impl Pretrained {
         {
             return Err(Error::folder(self.folder().join("config.json"), reason.as_str()));
         }
-        self.classes().rank_rows(&self.logits(modality, sources)?)
-    }
-
-    /// The checkpoint's own classes, which its [`Self::logits`] are of.
-    pub fn classes(&self) -> Classes {
-        Classes { labels: self.labels.clone(), multi_label: self.multi_label }
+        self.classes.rank_rows(&self.logits(modality, sources)?)
     }
 
     /// The candidate labels of each value, most probable first.

@@ -1,7 +1,7 @@
 //! Pretrained models: a checkpoint folder as encoders with their preprocessing.
 
 use crate::{
-    Error, ModelPaths, Result,
+    Classes, Error, ModelPaths, Result,
     families::{detect_family, encoder_folder},
     family::{ContrastiveHead, Fingerprint, LoadOptions, Loaded, Model, Scores, Tower, labels, load, num_labels},
     padding::{Lengths, limit_padding},
@@ -30,10 +30,8 @@ pub struct Pretrained {
     pub family: String,
     /// Names in the checkpoint that the model does not use.
     pub unexpected_keys: Vec<String>,
-    /// Class names, if there is a classifier; `LABEL_i` where the folder has none.
-    pub labels: Vec<String>,
-    /// Whether a sample may belong to several classes, so that each score is a probability of its own.
-    pub multi_label: bool,
+    /// The classes of its classifier, if there is one; `LABEL_i` where the folder has no names.
+    pub classes: Classes,
     /// Why the scores of its classifier are not of classes, where they are not.
     pub(crate) no_classes: Option<String>,
     /// Its class in transformers, if its config says it.
@@ -71,8 +69,10 @@ impl Pretrained {
             load(&paths, &config, family, options)?;
         let scores = Scores::of(&config, num_labels(&config));
         Ok(Self {
-            labels: labels(&config, num_labels(&config)),
-            multi_label: scores == Scores::MultiLabel,
+            classes: Classes {
+                labels: labels(&config, num_labels(&config)),
+                multi_label: scores == Scores::MultiLabel,
+            },
             no_classes: scores.no_classes(),
             architecture: config["architectures"][0].as_str().map(ToOwned::to_owned),
             towers,

@@ -38,7 +38,7 @@ fn check_probabilities(name: &str, probability: impl Fn(&[f32], usize) -> f32) {
     assert!(model.has_classifier(&Modality::TEXT), "{name}");
     let found: Vec<Vec<ClassScore>> = model.classify(&Modality::TEXT, &texts).unwrap();
     assert_eq!(found.len(), texts.len());
-    for (classes, logits) in found.iter().zip(logits.chunks(model.labels.len())) {
+    for (classes, logits) in found.iter().zip(logits.chunks(model.classes.labels.len())) {
         assert!(classes.len() == logits.len() && classes.is_sorted_by(|a, b| a.score >= b.score), "{name}");
         for (index, label) in (0..logits.len()).map(|i| (i, format!("thing {i}"))) {
             let class = classes.iter().find(|class| class.label == label).unwrap();

@@ -37,8 +37,8 @@ pub struct Unpadding {
 }
 
 impl Unpadding {
-    /// That of a mask `[batch, length]`, true for tokens; `None` where too little of the batch is padding for it to pay:
-    /// less than an eighth.
+    /// That of a mask `[batch, length]`, true for tokens; `None` where less than an eighth of the batch is padding: too
+    /// little for it to pay.
     ///
     /// # Errors
     /// If the mask has another rank.
@@ -113,7 +113,7 @@ mod tests {
         no_grad,
     };
 
-    /// Rows of these numbers of tokens.
+    /// Rows of these lengths.
     fn mask(lengths: &[usize]) -> Tensor {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let valid: Vec<bool> = lengths.iter().flat_map(|length| (0..longest).map(move |n| n < *length)).collect();

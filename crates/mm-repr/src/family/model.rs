@@ -34,8 +34,8 @@ pub trait PretrainedEncoder: Encoder {
         Ok(None)
     }
 
-    /// Whether on a processor only attention computes the padding of a batch, so that texts of different lengths are computed together
-    /// at little cost.
+    /// Whether, on a CPU, only attention computes the padding of a batch, so that texts of different lengths are computed
+    /// together at little cost.
     fn skips_padding(&self) -> bool {
         false
     }

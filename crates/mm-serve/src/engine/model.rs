@@ -135,7 +135,7 @@ impl LoadedModel {
     pub(super) fn classes(&self) -> Classes {
         let classifies = |model: &Pretrained| model.modalities().iter().any(|modality| model.has_classifier(modality));
         match self {
-            Self::Encoder(model) if model.is_reranker() || classifies(model) => model.classes(),
+            Self::Encoder(model) if model.is_reranker() || classifies(model) => model.classes.clone(),
             _ => Classes { labels: Vec::new(), multi_label: false },
         }
     }

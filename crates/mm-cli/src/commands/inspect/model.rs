@@ -37,7 +37,7 @@ fn inspect_encoder(
         dims.insert(modality.to_string(), model.tower(&modality)?.encoder.dim());
     }
     let classifies = model.modalities().iter().any(|modality| model.has_classifier(modality));
-    let classes = classifies.then_some(&model.labels);
+    let classes = classifies.then_some(&model.classes.labels);
     if context.json {
         output::line(json!({
             "model": dir, "family": model.family, "parameters": parameters, "bytes": 4 * parameters,
