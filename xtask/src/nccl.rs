@@ -94,13 +94,13 @@ fn check_headers(folders: &[PathBuf]) -> Result<()> {
         return Ok(());
     }
     let list = |names: Vec<&str>| names.join(", ");
-    let looked = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+    let searched = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     bail!(
         "found no {} in {}, expected the headers of the CUDA and the NCCL that libtorch was built with; install the wheels {} \
          of these versions where torch is (pip install 'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*' for torch \
          {VERSION} of PyPI), or set CUDA_HOME",
         list(missing.iter().map(|(header, _)| *header).collect()),
-        if looked.is_empty() { "the folders next to torch".to_owned() } else { looked },
+        if searched.is_empty() { "the folders next to torch".to_owned() } else { searched },
         list(missing.iter().map(|(_, package)| *package).collect())
     )
 }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_looked_for_next_to_torch_and_in_the_toolkit_and_missing_ones_are_named() {
+    fn headers_are_searched_next_to_torch_and_in_the_toolkit_and_missing_ones_are_named() {
         let site = tempfile::tempdir().unwrap();
         let make = |path: &str| {
             let file = site.path().join(path);

@@ -168,7 +168,7 @@ fn parquet_arrow_and_folders_in_pieces_are_the_whole_table() -> Result<()> {
     Ok(())
 }
 
-/// More rows than are looked at: what a column is, is inferred from the same cells.
+/// More rows than are inspected: what a column is, is inferred from the same cells.
 #[test]
 fn columns_are_inferred_from_all_pieces() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -35,9 +35,9 @@ impl Nccl {
         if let Some(path) = places.iter().find(|path| path.exists()) {
             return Self::open_file(path, &backend::torch_version());
         }
-        let looked: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+        let searched: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
         Err(Error::Nccl {
-            found: format!("no {}", looked.join(", no ")),
+            found: format!("no {}", searched.join(", no ")),
             expected: format!(
                 "{FILE}, through which several processes train on GPUs, at one of these places ({VARIABLE} names another); \
                  {BUILD}"
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_library_is_looked_for_where_the_variable_says_else_near_the_program() {
+    fn the_library_is_searched_where_the_variable_says_else_near_the_program() {
         let at = |variable: Option<&str>| places(variable.map(PathBuf::from), Some(Path::new("/none/release/mm")));
         assert_eq!(at(Some("/a/b.so")), [PathBuf::from("/a/b.so")]);
         let near = ["/none/release", "/none/lib", "/none/nccl"].map(|folder| Path::new(folder).join(FILE));

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A table whose columns are looked at.
+/// A table whose columns are inspected.
 pub(super) trait Sampled {
     /// The file.
     fn path(&self) -> &Path;
@@ -55,7 +55,7 @@ pub(super) struct PieceSamples {
 
 impl PieceSamples {
     /// Reads the table once for its number of rows and its columns, and up to three times more for the samples unless
-    /// nothing is to be looked at.
+    /// nothing is to be inspected.
     pub(super) fn read(path: &Path, has_samples: bool, for_each_piece: ForEachPiece<'_>) -> Result<Self> {
         let (columns, sampled, sparse) = Default::default();
         let mut samples = Self { path: path.to_owned(), columns, rows: 0, sampled, sparse };

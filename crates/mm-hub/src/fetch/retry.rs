@@ -1,4 +1,4 @@
-//! How often a request is tried again, and what is said before each further attempt.
+//! How often a request is tried again, and what is reported before each further attempt.
 
 use crate::report::note;
 use std::{
@@ -48,7 +48,7 @@ impl Retries {
         Self { policy, begun: Instant::now(), attempt: 1, too_long: None }
     }
 
-    /// The pause after an attempt that failed, which is said with the reason; `None` when there is no further attempt.
+    /// The pause after an attempt that failed, which is reported with the reason; `None` when there is no further attempt.
     /// `retry_after` is what the server asks for, in seconds.
     pub fn pause(&mut self, reason: &str, retry_after: Option<u64>) -> Option<Duration> {
         let RetryPolicy { attempts, first_pause, max_pause, max_time } = self.policy;

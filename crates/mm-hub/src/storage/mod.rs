@@ -6,7 +6,7 @@
 //! states the same ETag, size and date. Credentials and endpoints are read from the environment as the stores' own tools
 //! read them: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` …, `GOOGLE_APPLICATION_CREDENTIALS`, `STORAGE_EMULATOR_HOST`,
 //! `AZURE_STORAGE_ACCOUNT_NAME` …, `AZURE_STORAGE_CONNECTION_STRING`, `HF_TOKEN`, `HF_ENDPOINT`. Requests that fail with
-//! 429 or 5xx, and connections that break, are tried again up to 13 times within 3 minutes; each time is said on standard
+//! 429 or 5xx, and connections that break, are tried again up to 13 times within 3 minutes; each time is reported on standard
 //! error. Where a connection breaks within the body of an answer that states an ETag, the client of the stores asks for the
 //! rest on its own, for up to 2 minutes, and says nothing.
 

@@ -1,5 +1,5 @@
 //! Requests to object stores and web servers that fail for a while. The client of the stores tries them again without a
-//! word; here each further attempt is said, and `Retry-After` is kept to.
+//! word; here each further attempt is reported, and `Retry-After` is respected.
 
 use super::root_cause;
 use crate::fetch::{Retries, RetryPolicy, is_temporary, retry_after};
@@ -73,8 +73,8 @@ impl Retrying {
                 Err(error) if is_retried(error.kind(), request.method().is_safe()) => (root_cause(&error), None, false),
                 Err(error) => return Err(error),
             };
-            let said = format!("{}: {reason}", without_query(&request.uri().to_string()));
-            let Some(pause) = (!is_final).then(|| retries.pause(&said, asked)).flatten() else {
+            let message = format!("{}: {reason}", without_query(&request.uri().to_string()));
+            let Some(pause) = (!is_final).then(|| retries.pause(&message, asked)).flatten() else {
                 let exhausted = Exhausted { reason, tried: retries.summary() };
                 return Err(HttpError::new(HttpErrorKind::Unknown, exhausted));
             };
@@ -107,14 +107,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_an_address_holds_no_secrets() {
-        for (address, said) in [
+    fn reported_addresses_hold_no_secrets() {
+        for (address, expected) in [
             ("https://me:secret@host:8080/a@b.csv?sig=secret#x", "https://host:8080/a@b.csv"),
             ("https://host?sig=secret", "https://host"),
             ("s3://bucket/a.csv", "s3://bucket/a.csv"),
             ("/bucket/a.csv?sig=secret", "/bucket/a.csv"),
         ] {
-            assert_eq!(without_query(address), said);
+            assert_eq!(without_query(address), expected);
         }
     }
 }

@@ -78,10 +78,10 @@ fn download(location: &Location, known: Option<&CopyInfo>, partial: &Path) -> Re
         if is_final {
             return Err(error);
         }
-        let said = [&location.url, &location.address]
+        let message = [&location.url, &location.address]
             .iter()
-            .fold(describe(&error), |said, address| said.replace(address.as_str(), &without_query(address)));
-        let Some(pause) = retries.pause(&said, retry_after) else {
+            .fold(describe(&error), |message, address| message.replace(address.as_str(), &without_query(address)));
+        let Some(pause) = retries.pause(&message, retry_after) else {
             return Err(error).with_context(|| format!("{} cannot be read{}", location.url, retries.summary()));
         };
         std::thread::sleep(pause);

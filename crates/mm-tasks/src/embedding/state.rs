@@ -50,14 +50,14 @@ pub(super) fn provenance(
     }) else {
         unreachable!("an object is written above")
     };
-    // How cells are read, where it is said: embeddings that were begun without these options have no such keys.
+    // How cells are read, where it is given: embeddings that were begun without these options have no such keys.
     let config = data.config();
-    let said = [
+    let given = [
         ("encoding", config.encoding.as_ref().map(|name| serde_json::json!(name))),
         ("missing_values", config.missing_values.as_ref().map(|texts| serde_json::json!(texts))),
         ("fetch_urls", config.fetch_urls.then(|| serde_json::json!(true))),
     ];
-    options.extend(said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    options.extend(given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     Ok(Provenance { command: "embed".to_owned(), model: model.fingerprint()?, options, table: table_hash(data)? })
 }
 

@@ -39,8 +39,8 @@ impl<'b> ChunkedBatch<'b> {
             let all = part.rows.len() as i64;
             let firsts = (0..all).step_by(size.count());
             chunks.extend(firsts.map(|first| Chunk { modality, first, rows: size.dim().min(all - first) }));
-            if let Some(drawn) = model.noise(modality, all)? {
-                noise.insert(modality, drawn);
+            if let Some(sampled) = model.noise(modality, all)? {
+                noise.insert(modality, sampled);
             }
         }
         Ok(Some(Self { model, batch, chunks, noise }))

@@ -190,7 +190,7 @@ impl Retrieval {
         Ok(TowerOutput { embeddings: input.values.select(1, 0)?, positions: Some(positions) })
     }
 
-    /// The noise of `rows` embeddings of an encoder in training, `[rows, dim]`, where the tower has some; drawn for the
+    /// The noise of `rows` embeddings of an encoder in training, `[rows, dim]`, where the tower has some; sampled for the
     /// rows of all processes.
     pub(super) fn noise(&self, modality: &Modality, rows: i64) -> mm_core::Result<Option<Tensor>> {
         let tower = self.tower(modality)?;
