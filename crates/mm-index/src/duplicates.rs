@@ -8,11 +8,14 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Rows that are read at once.
+/// Rows that are read at once, whose neighbors are in memory together.
 const PAGE: usize = 256;
 
-/// Neighbors that are looked at first; more where all of them are similar.
-const NEIGHBORS: usize = 8;
+/// Nearest rows that are looked at of every row.
+const FIRST_NEIGHBORS: usize = 32;
+
+/// Nearest rows that are looked at of a row at most.
+const MAX_NEIGHBORS: usize = 1024;
 
 /// By how much sums of rounded numbers may differ.
 const ROUNDING: f64 = 1e-6;
@@ -29,8 +32,13 @@ pub struct DuplicateGroup {
 /// Finds groups of rows whose vectors of this name are similar (connected components of the pairs with a score of at
 /// least `threshold`), the largest groups first.
 ///
+/// Of every row the 32 nearest ones are looked at, and more, up to 1024, as long as all of them are similar and some of
+/// them were not in its group before. So groups may stay apart that are connected only by rows of which each has more
+/// similar rows in its own group. In memory are the ids of all rows, and of 256 rows their neighbors: up to 30 MB of ids of
+/// usual length.
+///
 /// # Errors
-/// When there is no such vector, rows may have several of it, or the store cannot be read.
+/// When there is no such vector, rows may have several of it, the threshold is no similarity, or the store cannot be read.
 pub fn duplicates(
     store: &dyn Store,
     vector: &str,
@@ -40,14 +48,14 @@ pub fn duplicates(
 ) -> Result<Vec<DuplicateGroup>> {
     let config = store.config().vector(vector)?;
     let is_cosine = config.distance == Distance::Cosine;
-    if threshold.is_nan() || (is_cosine && !(-1.0..=1.0).contains(&threshold)) {
+    if !threshold.is_finite() || (is_cosine && !(-1.0..=1.0).contains(&threshold)) {
         return Err(Error::invalid("threshold", threshold, "a similarity; of cosine, from -1 to 1"));
     }
     if config.multi {
         let expected = "a vector of which a row has one";
         return Err(Error::invalid(format!("vector `{vector}`"), "several vectors a row", expected));
     }
-    let total = store.versions()?.len();
+    let total = store.stats()?.rows;
     let mut groups = Groups::default();
     let (mut cursor, mut done) = (None, 0);
     loop {
@@ -57,31 +65,15 @@ pub fn duplicates(
         }
         let page = store.page(cursor, PAGE)?;
         done += page.rows.len();
-        let with_vector = page.rows.iter().filter_map(|row| match row.vectors.get(vector) {
-            Some(Vectors::Single(values)) => Some((&row.id, values)),
+        let rows = page.rows.iter().filter_map(|row| match row.vectors.get(vector) {
+            Some(Vectors::Single(values)) => Some(Wanted::new(&row.id, values, threshold, is_cosine)),
             _ => None,
         });
-        let rows: Vec<(&String, &Vec<f32>)> = with_vector.collect();
-        for (id, _) in &rows {
-            groups.index(id);
+        let rows: Vec<Wanted<'_>> = rows.collect();
+        for row in &rows {
+            groups.index(row.id);
         }
-        let similar = |(id, values): &(&String, &Vec<f32>)| {
-            // Vectors that were rounded to 16 bits are not exactly of length 1.
-            let length = if is_cosine { values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() } else { 1.0 };
-            let found = similar_rows(store, vector, values, threshold * length - ROUNDING)?;
-            let limit = if is_cosine { 1.0 } else { f64::INFINITY };
-            Ok((
-                (*id).clone(),
-                found.into_iter().map(|(id, score)| (id, (score / length).min(limit))).collect::<Vec<_>>(),
-            ))
-        };
-        let pairs: Vec<_> = rows.par_iter().map(similar).collect::<Result<Vec<_>>>()?;
-        for (id, neighbors) in pairs {
-            neighbors
-                .into_iter()
-                .filter(|(other, _)| *other != id)
-                .for_each(|(other, score)| groups.join(&id, &other, score));
-        }
+        join_similar(store, vector, rows, &mut groups)?;
         match page.next {
             Some(next) => cursor = Some(next),
             None => return Ok(groups.into_groups()),
@@ -89,17 +81,53 @@ pub fn duplicates(
     }
 }
 
-/// The rows whose score is at least the threshold.
-fn similar_rows(store: &dyn Store, vector: &str, values: &[f32], threshold: f64) -> Result<Vec<(String, f64)>> {
-    let mut k = NEIGHBORS;
-    loop {
-        let hits = store.query(&Query::nearest(vector, values.to_vec()).k(k))?.hits;
-        let is_complete = hits.len() < k || hits.last().is_none_or(|hit| hit.score < threshold);
-        if is_complete {
-            return Ok(hits.into_iter().filter(|hit| hit.score >= threshold).map(|hit| (hit.id, hit.score)).collect());
-        }
-        k *= 4;
+/// A row whose similar rows are wanted.
+struct Wanted<'a> {
+    id: &'a str,
+    values: &'a [f32],
+    /// Vectors that were rounded to 16 bits are not exactly of length 1.
+    length: f64,
+    /// The greatest similarity that there is.
+    limit: f64,
+    /// The least score of a similar row.
+    least: f64,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(id: &'a str, values: &'a [f32], threshold: f64, is_cosine: bool) -> Self {
+        let norm = || values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let (length, limit) = if is_cosine { (norm(), 1.0) } else { (1.0, f64::INFINITY) };
+        Self { id, values, length, limit, least: threshold * length - ROUNDING }
     }
+
+    /// The similar ones of the `k` nearest rows, and whether all of them are: there may be more.
+    fn similar(&self, store: &dyn Store, vector: &str, k: usize) -> Result<(Vec<(String, f64)>, bool)> {
+        let hits = store.query(&Query::nearest(vector, self.values.to_vec()).k(k))?.hits;
+        let is_full = hits.len() == k && hits.last().is_some_and(|hit| hit.score >= self.least);
+        let similar = hits.into_iter().filter(|hit| hit.score >= self.least && hit.id != self.id);
+        Ok((similar.map(|hit| (hit.id, (hit.score / self.length).min(self.limit))).collect(), is_full))
+    }
+}
+
+/// Joins some rows with those that are similar to them, looking at more of them as long as that joins any.
+fn join_similar(store: &dyn Store, vector: &str, mut rows: Vec<Wanted<'_>>, groups: &mut Groups) -> Result<()> {
+    let mut k = FIRST_NEIGHBORS;
+    while !rows.is_empty() {
+        let found: Vec<_> = rows.par_iter().map(|row| row.similar(store, vector, k)).collect::<Result<_>>()?;
+        let mut unfinished = Vec::new();
+        for (row, (similar, is_full)) in rows.into_iter().zip(found) {
+            let mut has_joined = false;
+            for (other, similarity) in similar {
+                has_joined |= groups.join(row.id, &other, similarity);
+            }
+            if is_full && has_joined && k < MAX_NEIGHBORS {
+                unfinished.push(row);
+            }
+        }
+        rows = unfinished;
+        k = (4 * k).min(MAX_NEIGHBORS);
+    }
+    Ok(())
 }
 
 /// Connected components: a forest whose roots stand for their groups (union-find).
@@ -133,14 +161,17 @@ impl Groups {
         index
     }
 
-    fn join(&mut self, a: &str, b: &str, similarity: f64) {
+    /// Joins the groups of two rows; false where they were one.
+    fn join(&mut self, a: &str, b: &str, similarity: f64) -> bool {
         let (a, b) = (self.index(a), self.index(b));
         let (a, b) = (self.root(a), self.root(b));
-        if a != b {
-            let (first, second) = (a.min(b), a.max(b));
-            self.parents[second] = first;
-            self.similarities[first] = self.similarities[first].min(self.similarities[second]).min(similarity);
+        if a == b {
+            return false;
         }
+        let (first, second) = (a.min(b), a.max(b));
+        self.parents[second] = first;
+        self.similarities[first] = self.similarities[first].min(self.similarities[second]).min(similarity);
+        true
     }
 
     fn into_groups(mut self) -> Vec<DuplicateGroup> {
@@ -194,8 +225,29 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].ids, ["a", "b"]);
         assert!((found[0].similarity - 1.0).abs() < 1e-6 && found[0].similarity <= 1.0, "{found:?}");
-        for threshold in [1.1, f64::NAN] {
+        for threshold in [1.1, -1.1, f64::NAN, f64::NEG_INFINITY] {
             assert!(find(threshold).unwrap_err().to_string().contains("from -1 to 1"));
         }
+    }
+
+    /// Each row has more similar ones than are looked at.
+    #[test]
+    fn many_similar_rows_are_one_group_without_looking_at_all_pairs() {
+        const ROWS: usize = 3 * MAX_NEIGHBORS;
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::create(folder.path(), &StoreConfig::new("v", VectorConfig::cosine(2))).unwrap();
+        let equal = |n: usize| Row::new(format!("{n}")).with_vector("v", vec![0.6, 0.8]);
+        store.upsert(&(0..ROWS).map(equal).collect::<Vec<_>>()).unwrap();
+        let find = |threshold| duplicates(&store, "v", threshold, &AtomicBool::new(false), &mut |_, _, _| {}).unwrap();
+        let found = find(0.99);
+        assert_eq!(found.iter().map(|group| group.ids.len()).collect::<Vec<_>>(), [ROWS]);
+        // All pairs are similar enough.
+        let apart = |n: usize| {
+            let angle = n as f32;
+            Row::new(format!("{n}")).with_vector("v", vec![angle.cos(), angle.sin()])
+        };
+        store.upsert(&(0..ROWS).map(apart).collect::<Vec<_>>()).unwrap();
+        let found = find(-1.0);
+        assert_eq!(found.iter().map(|group| group.ids.len()).collect::<Vec<_>>(), [ROWS]);
     }
 }
