@@ -375,6 +375,38 @@ fn a_stopped_optimization_leaves_the_store_as_it_was() {
     assert_eq!(problems(store.as_ref()), Vec::<String>::new());
 }
 
+/// The request to stop is a connection of its own, which is encrypted as the address asks.
+#[test]
+fn an_optimization_through_an_encrypted_connection_is_stopped() {
+    let Some(server) = Server::start_own() else { return };
+    drop(PostgresStore::create(server.base(), &config()).unwrap());
+    let encrypted = Encrypted::start(server.socket());
+    let address = server.base().replace(&server.socket().to_string(), &encrypted.address.to_string());
+    let settings = SearchSettings { exact_below: 10, ..SearchSettings::default() };
+    let store = PostgresStore::open(&format!("{address}?sslmode=require")).unwrap().with_settings(settings);
+    store.upsert(&rows(100)).unwrap();
+    // The graph is not begun before this lock is released.
+    let mut client = server.client();
+    let mut transaction = client.transaction().unwrap();
+    transaction.batch_execute("LOCK TABLE mm.mm_vector_data_1 IN SHARE UPDATE EXCLUSIVE MODE").unwrap();
+    let (stop, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let options = OptimizeOptions { stop: &stop, rebuild: false };
+            let on_progress = &mut |_: &str, _, _| stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let error = store.optimize(&options, on_progress).unwrap_err();
+            assert!(matches!(error, mm_index::Error::Stopped { total: 100, .. }), "{error}");
+            stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let started = Instant::now();
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) && started.elapsed().as_secs() < 20 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        transaction.rollback().unwrap();
+    });
+    assert_eq!(encrypted.count()[0], 0, "never without encryption");
+}
+
 #[test]
 fn many_threads_search_while_two_write_and_one_optimizes() {
     let Some(server) = Server::start() else { return };

@@ -11,7 +11,7 @@ use super::{
     stats::{count, deleted, graph_index},
 };
 use crate::{Distance, Error, OnProgress, OptimizeOptions, Optimized, OptimizedGraph, Result};
-use postgres::{Client, NoTls, error::SqlState};
+use postgres::{Client, error::SqlState};
 use std::{
     sync::atomic::Ordering,
     thread,
@@ -29,6 +29,9 @@ const OPTIMIZE_LOCK: i32 = 0x6d6d_6979;
 
 /// Time between two queries for the progress of the server.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Time between two requests to stop building: each is a connection of its own.
+const CANCEL: Duration = Duration::from_secs(1);
 
 /// Tables besides those of the vectors.
 const TABLES: [&str; 6] = ["mm_store", "mm_vectors", "mm_rows", "mm_fields", "mm_field_values", "mm_field_points"];
@@ -119,6 +122,10 @@ impl PostgresStore {
             Ok(name) => name,
             Err(failure) => return (Err(failure), client),
         };
+        let connector = match self.address.tls.connector() {
+            Ok(connector) => connector,
+            Err(reason) => return (Err(Error::file(&self.address.shown, reason).into()), client),
+        };
         let sql = self.create_index(vector, rows, &name);
         let cancel = client.cancel_token();
         let worker = thread::spawn(move || {
@@ -126,14 +133,16 @@ impl PostgresStore {
             (result, client)
         });
         let mut done = 0;
-        let mut is_stopped = false;
+        let mut cancelled: Option<Instant> = None;
         while !worker.is_finished() {
             thread::sleep(LOOK);
             done = self.progress(vector).unwrap_or(done).min(rows);
             on_progress(&vector.name, done, rows);
-            if options.stop.load(Ordering::Relaxed) {
-                is_stopped = true;
-                cancel.cancel_query(NoTls).ok();
+            let is_due = cancelled.is_none_or(|last| last.elapsed() >= CANCEL);
+            if is_due && options.stop.load(Ordering::Relaxed) {
+                cancelled = Some(Instant::now());
+                // What the server does not receive is asked again.
+                cancel.cancel_query(connector.clone()).ok();
             }
         }
         let (result, client) = match worker.join() {
@@ -141,7 +150,7 @@ impl PostgresStore {
             Err(panic) => std::panic::resume_unwind(panic),
         };
         let result = result.map(|()| name).map_err(|error| match error.code() {
-            Some(code) if is_stopped && *code == SqlState::QUERY_CANCELED => {
+            Some(code) if cancelled.is_some() && *code == SqlState::QUERY_CANCELED => {
                 Error::Stopped { done, total: rows }.into()
             }
             _ => error.into(),
