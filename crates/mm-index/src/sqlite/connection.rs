@@ -34,7 +34,7 @@ pub(super) fn connect(database: &Path, mode: Mode) -> Result<Connection, Failure
     if mode != Mode::Create && connection.is_readonly(MAIN_DB)? && !is_readable(&connection)? {
         return connect_unchanging(database);
     }
-    configure(&connection, mode)?;
+    configure(&connection, database, mode)?;
     Ok(connection)
 }
 
@@ -64,7 +64,7 @@ fn connect_unchanging(database: &Path) -> Result<Connection, Failure> {
     let path: String = path.to_string_lossy().chars().map(escape).collect();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)?;
-    configure(&connection, Mode::Read)?;
+    configure(&connection, database, Mode::Read)?;
     Ok(connection)
 }
 
@@ -90,12 +90,19 @@ pub(super) fn unchanging_state(connection: &Connection, database: &Path) -> Resu
 /// Size and time of change of the database and of its log, where there is one.
 pub(super) type FileState = [Option<(u64, Option<SystemTime>)>; 2];
 
-fn configure(connection: &Connection, mode: Mode) -> Result<(), Failure> {
+fn configure(connection: &Connection, database: &Path, mode: Mode) -> Result<(), Failure> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     if mode == Mode::Create {
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+        let found: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if found != "wal" {
+            let reason = format!(
+                "found the journal mode `{found}`, expected `wal`: SQLite cannot share its log here, as on network file \
+                systems (NFS, SMB); create the store on a local disk"
+            );
+            return Err(Error::file(database, reason).into());
+        }
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
@@ -135,6 +142,16 @@ mod tests {
         let failure = Failure::from(reader.execute("INSERT INTO t VALUES (3)", []).unwrap_err());
         assert!(failure.at(&database, "writing rows").to_string().contains("expected write permission"));
         assert_eq!(unchanging_state(&connect(&database, Mode::Read).unwrap(), &database).unwrap(), None);
+    }
+
+    #[test]
+    fn a_place_where_the_log_cannot_be_shared_is_refused() {
+        // A database in memory has no log.
+        let connection = Connection::open_in_memory().unwrap();
+        let failure = configure(&connection, Path::new("a.sqlite"), Mode::Create).unwrap_err();
+        let message = failure.at(Path::new("a.sqlite"), "creating the store").to_string();
+        assert!(message.contains("found the journal mode `memory`, expected `wal`"), "{message}");
+        assert!(message.contains("network file systems"), "{message}");
     }
 
     #[cfg(unix)]
