@@ -1,21 +1,15 @@
 //! Clusters of similar values: k-means over the vectors of a store.
-//!
-//! Lloyd's algorithm (*Least squares quantization in PCM*, 1982, <https://doi.org/10.1109/TIT.1982.1056489>) from centroids
-//! of k-means++ (*k-means++: The Advantages of Careful Seeding*, Arthur and Vassilvitskii, 2007,
-//! <https://dl.acm.org/doi/10.5555/1283383.1283494>). Vectors that are compared by cosine have centroids of unit length
-//! (*Concept Decompositions for Large Sparse Text Data Using Clustering*, Dhillon and Modha, 2001,
-//! <https://doi.org/10.1023/A:1007612920971>).
+
+mod kmeans;
 
 use crate::{Error, Result};
-use mm_core::{Tensor, seed::Rng};
+use kmeans::Points;
+use mm_core::seed::Rng;
 use mm_index::{Distance, Hit, OnProgress, Row, Store, Vectors};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Centroids are computed from so many rows a cluster at most, sampled uniformly; more change them little.
 const SAMPLES_PER_CLUSTER: usize = 256;
-
-/// Iterations of Lloyd's algorithm at most.
-const MAX_ITERATIONS: usize = 50;
 
 /// Rows that are read and scored at once.
 const PAGE: usize = 1000;
@@ -64,7 +58,8 @@ pub struct Clustering {
     pub assignments: Vec<Assignment>,
 }
 
-/// Clusters the vectors of one name of a store. Memory is bounded by 256 vectors a cluster and the ids.
+/// Clusters the vectors of one name of a store. In memory are 256 vectors a cluster at most, the ids, and 128 MB of what is
+/// computed from them at once.
 ///
 /// # Errors
 /// When there are fewer than `k` of these vectors, or the store cannot be read;
@@ -108,7 +103,7 @@ pub fn cluster(
     let mut assignments = Vec::with_capacity(count);
     for_each_page(store, vector, stop, &mut |done, total| on_progress("assigning", done, total), |rows| {
         let values = rows.iter().flat_map(|(_, _, values)| values.iter().copied()).collect();
-        let nearest = Points::new(values, dim, is_cosine).nearest(&centroids)?;
+        let nearest = Points::new(values, dim, is_cosine).nearest(&centroids, stop)?;
         for ((row, value, _), (index, score)) in rows.iter().zip(nearest) {
             let cluster = &mut clusters[index];
             cluster.vectors += 1;
@@ -175,126 +170,6 @@ fn for_each_page(
     }
 }
 
-/// Vectors one after the other.
-struct Points {
-    values: Vec<f32>,
-    dim: usize,
-    is_cosine: bool,
-}
-
-impl Points {
-    /// Those that are compared by cosine are scaled to unit length once more: a store rounds them to 16 bits.
-    fn new(mut values: Vec<f32>, dim: usize, is_cosine: bool) -> Self {
-        for point in values.chunks_exact_mut(dim).take_while(|_| is_cosine) {
-            let norm = point.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-            point.iter_mut().for_each(|value| *value = (f64::from(*value) / norm.max(f64::MIN_POSITIVE)) as f32);
-        }
-        Self { values, dim, is_cosine }
-    }
-
-    fn len(&self) -> usize {
-        self.values.len() / self.dim
-    }
-
-    fn point(&self, index: usize) -> &[f32] {
-        &self.values[index * self.dim..(index + 1) * self.dim]
-    }
-
-    fn tensor(&self) -> Result<Tensor> {
-        Ok(Tensor::from_vec(&self.values, &[self.len() as i64, self.dim as i64])?)
-    }
-
-    /// The number of the nearest of some centroids `[k, dim]` for each point, and the score with it.
-    fn nearest(&self, centroids: &[f32]) -> Result<Vec<(usize, f64)>> {
-        let centroids = Tensor::from_vec(centroids, &[(centroids.len() / self.dim) as i64, self.dim as i64])?;
-        let points = self.tensor()?;
-        let products = points.matmul(&centroids.transpose(0, 1)?)?;
-        if self.is_cosine {
-            let (scores, indices) = products.topk(1)?;
-            let (scores, indices) = (scores.to_vec::<f32>()?, indices.to_vec::<i64>()?);
-            return Ok(indices.into_iter().map(|i| i as usize).zip(scores.into_iter().map(f64::from)).collect());
-        }
-        // |x - c|² = |x|² - (2 x·c - |c|²)
-        let norms = centroids.mul(&centroids)?.sum_dim(&[1], false)?;
-        let (scores, indices) = products.mul_scalar(2.0)?.sub(&norms)?.topk(1)?;
-        let squares = points.mul(&points)?.sum_dim(&[1], true)?.sub(&scores)?.clamp_min(0.0)?;
-        let distances = squares.sqrt()?.to_vec::<f32>()?;
-        let indices = indices.to_vec::<i64>()?.into_iter().map(|i| i as usize);
-        Ok(indices.zip(distances.into_iter().map(|distance| -f64::from(distance))).collect())
-    }
-
-    /// Centroids `[k, dim]`, after Lloyd's algorithm has converged or [`MAX_ITERATIONS`].
-    fn centroids(
-        &self,
-        k: usize,
-        random: &mut Rng,
-        stop: &AtomicBool,
-        on_progress: OnProgress<'_>,
-    ) -> Result<Vec<f32>> {
-        let mut centroids = self.first_centroids(k, random)?;
-        let mut before: Vec<usize> = Vec::new();
-        for iteration in 0..MAX_ITERATIONS {
-            on_progress("iterating", iteration, MAX_ITERATIONS);
-            if stop.load(Ordering::Relaxed) {
-                return Err(mm_index::Error::Stopped { done: iteration, total: MAX_ITERATIONS }.into());
-            }
-            let nearest = self.nearest(&centroids)?;
-            let indices: Vec<usize> = nearest.iter().map(|(index, _)| *index).collect();
-            if indices == before {
-                break;
-            }
-            centroids = self.means(k, &nearest);
-            before = indices;
-        }
-        Ok(centroids)
-    }
-
-    /// Points of which each is chosen with a probability proportional to its squared distance from those before it.
-    fn first_centroids(&self, k: usize, random: &mut Rng) -> Result<Vec<f32>> {
-        let mut centroids = self.point(random.below(self.len())).to_vec();
-        let mut squares = vec![f64::INFINITY; self.len()];
-        for _ in 1..k {
-            let last = &centroids[centroids.len() - self.dim..];
-            for (square, (_, score)) in squares.iter_mut().zip(self.nearest(last)?) {
-                // Of vectors of unit length: 2 - 2 cos.
-                let distance = if self.is_cosine { (2.0 - 2.0 * score).max(0.0) } else { score * score };
-                *square = square.min(distance);
-            }
-            let mut target = random.uniform() * squares.iter().sum::<f64>();
-            let chosen = squares.iter().position(|square| {
-                target -= square;
-                target < 0.0
-            });
-            let point = self.point(chosen.unwrap_or_else(|| random.below(self.len()))).to_vec();
-            centroids.extend(point);
-        }
-        Ok(centroids)
-    }
-
-    /// The mean of the points of each centroid. One without points becomes the point that is farthest from its own.
-    fn means(&self, k: usize, nearest: &[(usize, f64)]) -> Vec<f32> {
-        let (mut sums, mut counts) = (vec![0.0_f64; k * self.dim], vec![0_usize; k]);
-        for (index, (cluster, _)) in nearest.iter().enumerate() {
-            counts[*cluster] += 1;
-            let sum = &mut sums[cluster * self.dim..(cluster + 1) * self.dim];
-            sum.iter_mut().zip(self.point(index)).for_each(|(sum, value)| *sum += f64::from(*value));
-        }
-        let mut farthest: Vec<usize> = (0..nearest.len()).collect();
-        farthest.sort_by(|a, b| nearest[*a].1.total_cmp(&nearest[*b].1));
-        let mut farthest = farthest.into_iter();
-        for (count, sum) in counts.iter().zip(sums.chunks_exact_mut(self.dim)) {
-            if let (0, Some(point)) = (count, farthest.next()) {
-                sum.iter_mut().zip(self.point(point)).for_each(|(sum, value)| *sum = f64::from(*value));
-                continue;
-            }
-            let norm = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
-            let scale = if self.is_cosine { norm } else { *count as f64 };
-            sum.iter_mut().for_each(|value| *value /= scale.max(f64::MIN_POSITIVE));
-        }
-        sums.into_iter().map(|value| value as f32).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,6 +219,22 @@ mod tests {
         }
         // The best vector of the row counts.
         assert!(found.clusters[0].examples[0].id == "a" && found.clusters[0].examples[0].score > 0.999);
+    }
+
+    #[test]
+    fn it_is_stopped_in_every_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder.path().join("s"), Distance::Cosine);
+        for wanted in ["sampling", "choosing", "iterating", "assigning"] {
+            let (stop, mut last) = (AtomicBool::new(false), String::new());
+            let options = ClusterOptions { k: 3, seed: 1, examples: 4 };
+            let stopped = cluster(&store, "v", &options, &stop, &mut |step, _, _| {
+                last = step.to_owned();
+                stop.store(step == wanted, Ordering::Relaxed);
+            });
+            assert!(stopped.unwrap_err().to_string().contains("stopped"), "{wanted}");
+            assert_eq!(last, wanted);
+        }
     }
 
     #[test]
