@@ -5,6 +5,7 @@ use crate::{
     json, json_lines, ok,
 };
 use serde_json::Value;
+use std::path::Path;
 
 /// A workspace with a tiny dual encoder of images and texts.
 pub fn workspace() -> Workspace {
@@ -104,10 +105,112 @@ fn a_folder_is_followed() {
     let counts = ["added", "changed", "unchanged", "deleted"].map(|key| second[key].as_i64().unwrap());
     assert_eq!(counts, [0, 2, 2, 1], "{second}");
     assert_eq!((nearest("5.png").as_str(), nearest("6.png").as_str()), ("a.png", "broken.png"));
+    // That the last text is gone does not change the images.
+    std::fs::remove_file(folder.join("photos/note.txt")).unwrap();
+    let third = build();
+    let counts = ["added", "changed", "unchanged", "deleted"].map(|key| third[key].as_i64().unwrap());
+    assert_eq!(counts, [0, 0, 3, 1], "{third}");
     // Rows of another source are added to them, and stay when the folder is followed again.
     let add = ["index", "add", "data.jsonl", "--store", "s", "--modality", "image", "--json"];
     assert_eq!(json(&mm(&add, folder))["added"], 12);
-    assert_eq!(build()["rows"], 4 + 12);
+    assert_eq!(build()["rows"], 3 + 12);
+}
+
+/// The ids of the rows that have vectors of a modality.
+fn with_vectors(folder: &Path, modality: &str) -> Vec<String> {
+    ok(&mm(&["index", "export", "--store", "s", "--modality", modality, "--out", "vectors.jsonl"], folder));
+    let text = std::fs::read_to_string(folder.join("vectors.jsonl")).unwrap();
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut ids: Vec<String> =
+        rows.filter(|row| row["embedding"].is_array()).map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn vectors_of_other_modalities_stay() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let build = |more: &[&str]| {
+        let built = json(&mm(
+            &[&["index", "build", "data.jsonl", "--model", "clip", "--store", "s", "--json"], more].concat(),
+            folder,
+        ));
+        ["added", "changed", "unchanged"].map(|key| built[key].as_i64().unwrap())
+    };
+    let change = |from: &str, to: &str| {
+        let manifest = std::fs::read_to_string(folder.join("data.jsonl")).unwrap();
+        assert!(manifest.contains(from));
+        workspace.write("data.jsonl", manifest.replace(from, to));
+    };
+    assert_eq!(build(&["--modality", "image", "--modality", "text"]), [12, 0, 0]);
+    assert_eq!(build(&["--modality", "image"]), [0, 0, 12]);
+    // An image changes, and a text, which is embedded when texts are.
+    change("\"7.png\"", "\"8.png\"");
+    change("\"lazy dog\"", "\"elan elan fox\"");
+    assert_eq!(build(&["--modality", "image"]), [0, 2, 10]);
+    assert_eq!((with_vectors(folder, "image").len(), with_vectors(folder, "text").len()), (12, 12));
+    assert_eq!(build(&[]), [0, 1, 11]);
+    assert_eq!(build(&[]), [0, 0, 12]);
+    let search = ["search", "--store", "s", "--text", "elan elan fox", "--modality", "text", "--k", "1", "--json"];
+    assert_eq!(ids(&json_lines(&mm(&search, folder))), ["2"]);
+    // A row that has lost its text loses the vector of it alone.
+    change(",\"text\":\"elan elan fox\"", "");
+    assert_eq!(build(&[]), [0, 1, 11]);
+    assert_eq!((with_vectors(folder, "image").len(), with_vectors(folder, "text").len()), (12, 11));
+}
+
+#[test]
+fn imported_vectors_stay_when_others_are_embedded() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    for modality in ["image", "text"] {
+        let out = format!("{modality}.npy");
+        ok(&mm(&["embed", "--model", "clip", "--data", "data.jsonl", "--modality", modality, "--out", &out], folder));
+    }
+    ok(&mm(&["index", "import", "image.npy", "text.npy", "--model", "clip", "--store", "s"], folder));
+    let build = ["index", "build", "data.jsonl", "--model", "clip", "--modality", "image", "--store", "s", "--json"];
+    refused(&build, folder, &["12 that other data in this store have", "--replace"]);
+    let first = json(&mm(&[&build[..], &["--replace"]].concat(), folder));
+    assert_eq!((&first["changed"], &first["without_vectors"]), (&12.into(), &0.into()), "{first}");
+    let manifest = std::fs::read_to_string(folder.join("data.jsonl")).unwrap();
+    workspace.write("data.jsonl", manifest.replace("\"7.png\"", "\"8.png\""));
+    assert_eq!(json(&mm(&build, folder))["changed"], 1);
+    assert_eq!((with_vectors(folder, "image").len(), with_vectors(folder, "text").len()), (12, 12));
+}
+
+#[test]
+fn replaced_rows_belong_to_the_data_that_replaced_them() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let row = |id: &str| format!("{{\"id\":\"{id}\",\"text\":\"a dog\"}}\n");
+    workspace.write("a.jsonl", row("both") + &row("a"));
+    workspace.write("b.jsonl", row("both"));
+    let build = |from: &str, more: &[&str]| {
+        let built =
+            json(&mm(&[&["index", "build", from, "--model", "clip", "--store", "s", "--json"], more].concat(), folder));
+        ["added", "changed", "unchanged", "deleted"].map(|key| built[key].as_i64().unwrap())
+    };
+    assert_eq!(build("a.jsonl", &[]), [2, 0, 0, 0]);
+    assert_eq!(build("b.jsonl", &["--replace"]), [0, 1, 0, 0]);
+    assert_eq!(build("b.jsonl", &[]), [0, 0, 1, 0]);
+    workspace.write("a.jsonl", row("a"));
+    assert_eq!(build("a.jsonl", &[]), [0, 0, 1, 0], "the row is of b by now");
+}
+
+#[test]
+fn rows_are_written_while_another_process_optimizes() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    workspace.write("one.jsonl", "{\"id\":\"one\",\"text\":\"a dog\"}\n");
+    ok(&mm(&["index", "build", "data.jsonl", "--model", "clip", "--modality", "text", "--store", "s"], folder));
+    let lock = std::fs::File::options().write(true).open(folder.join("s/graphs/optimize.lock")).unwrap();
+    lock.lock().unwrap();
+    let added = mm(&["index", "add", "one.jsonl", "--store", "s"], folder);
+    assert!(ok(&added).contains("13 rows"));
+    let notes = String::from_utf8_lossy(&added.stderr).into_owned();
+    assert!(notes.contains("note: s: another process optimizes it at the moment; all rows are stored"), "{notes}");
+    refused(&["index", "optimize", "--store", "s"], folder, &["is being optimized by another process"]);
 }
 
 #[test]
@@ -230,6 +333,10 @@ fn bad_input_is_refused_with_the_reason() {
     search(&["--image", "1.png", "--model", "eyes"], &["found the model", "which made its vectors", "--dtype"]);
     search(&["--image", "1.png", "--hybrid"], &["--hybrid", "--words"]);
     search(&["--image", "gone.png"], &["gone.png"]);
+    // What only a query by vectors needs.
+    search(&["--words", "a", "--modality", "imag"], &["--modality, --model: are of a query", "--text"]);
+    search(&["--filter", "split = 'test'", "--model", "none"], &["--modality, --model: are of a query"]);
+    search(&["--words", "a", "--dtype", "f99"], &["--dtype: found f99"]);
     search(&[], &["no query"]);
     refused(&["search", "--text", "a"], folder, &["--store", "--model"]);
     refused(&["search", "--store", "none", "--words", "a"], folder, &["none: no such folder", "mm index build"]);
@@ -244,6 +351,11 @@ fn bad_input_is_refused_with_the_reason() {
         &["--quantization: the store is there already"],
     );
     refused(&["index", "add", "none", "--store", "s"], folder, &["none: no such file or folder"]);
+    let add = |modality| ["index", "add", "data.jsonl", "--store", "s", "--modality", modality];
+    refused(&add("imag"), folder, &["unknown vector `imag`: did you mean `image`?"]);
+    workspace.write("texts.jsonl", "{\"id\":\"t\",\"text\":\"a dog\"}\n");
+    let expected = ["modality: found none in common", "the data (text), the model (text, image) and the store (image)"];
+    refused(&["index", "add", "texts.jsonl", "--store", "s"], folder, &expected);
     let export = ["index", "export", "--store", "s", "--out", "v.jsonl", "--filter", "spilt = 1"];
     refused(&export, folder, &["error: unknown field in the filter `spilt`"]);
     refused(

@@ -1,7 +1,7 @@
 //! Vectors that exist already, imported into a store.
 
 use crate::{
-    common::{mm, refused},
+    common::{mm, refused, text},
     index::{ids, workspace},
     json, json_lines, ok,
 };
@@ -47,6 +47,41 @@ fn shards_are_searched_as_a_store_that_embedded_them() {
 }
 
 #[test]
+fn vectors_of_another_model_are_refused() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    for model in ["clip", "eyes"] {
+        let embed = ["embed", "--model", model, "--modality", "image", "--shards", "data.jsonl", "--out"];
+        ok(&mm(&[&embed[..], &[&format!("of-{model}")]].concat(), folder));
+    }
+    // A folder says what made it, in a new store too.
+    let imported = mm(&["index", "import", "of-clip", "--store", "s"], folder);
+    assert!(ok(&imported).contains("12 rows") && !text(&imported).contains("warning"), "{}", text(&imported));
+    let config = json(&mm(&["index", "stats", "--store", "s", "--json"], folder))["vectors"][0]["config"].clone();
+    assert_eq!(config["model"]["name"], "unknown", "{config}");
+    let expected = ["vector `image` of the store: found the model unknown (fingerprint", "which made its vectors"];
+    refused(&["index", "import", "of-eyes", "--store", "s"], folder, &expected);
+    refused(
+        &["index", "import", "of-eyes", "of-clip", "--store", "t"],
+        folder,
+        &["of a model of fingerprint", "of-clip"],
+    );
+    let search = ["search", "--store", "s", "--image", "7.png", "--k", "1", "--json"];
+    refused(&search, folder, &["--model: this store does not name the model"]);
+    refused(&[&search[..], &["--model", "eyes"]].concat(), folder, &["found the model that was loaded"]);
+    assert_eq!(ids(&json_lines(&mm(&[&search[..], &["--model", "clip"]].concat(), folder))), ["7"]);
+    // Where a file does not say it, that is said.
+    ok(&mm(&["embed", "--model", "clip", "--data", "data.jsonl", "--modality", "image", "--out", "image.npy"], folder));
+    let warned = |store: &str| {
+        let output = mm(&["index", "import", "image.npy", "--store", store], folder);
+        ok(&output);
+        text(&output)
+    };
+    assert!(warned("s").contains("warning: vectors `image`: found files that do not say which model made them"));
+    assert!(warned("t").contains("warning: vectors `image`: the store records no model"));
+}
+
+#[test]
 fn arrays_of_the_same_rows_become_one_store() {
     let workspace = workspace();
     let folder = workspace.path();
@@ -73,8 +108,19 @@ fn arrays_of_the_same_rows_become_one_store() {
 fn an_export_is_imported_without_a_difference() {
     let workspace = workspace();
     let folder = workspace.path();
+    // Fields of every type, and of several.
+    let values = ["[\"a\",\"b\"]", "{\"lat\":48.1,\"lon\":11.6}", "9007199254740993", "0.5", "\"x\"", "true"];
+    let manifest = std::fs::read_to_string(folder.join("data.jsonl")).unwrap();
+    let lines = manifest.lines().zip(values.iter().cycle()).enumerate().map(|(row, (line, value))| {
+        let number = if row % 2 == 0 { "9007199254740993" } else { "0.5" };
+        format!("{},\"mixed\":{value},\"number\":{number},\"tags\":[\"tag{row}\"]}}\n", line.strip_suffix('}').unwrap())
+    });
+    workspace.write("data.jsonl", lines.collect::<String>());
     ok(&mm(&["index", "build", "data.jsonl", "--model", "clip", "--modality", "image", "--store", "s"], folder));
     let expected = rows(folder, "s", "rows.jsonl");
+    assert!(
+        expected[0]["payload"]["mixed"].is_array() && expected[0]["payload"]["number"] == 9_007_199_254_740_993_i64
+    );
     ok(&mm(&["index", "export", "--store", "s", "--modality", "image", "--out", "rows.parquet"], folder));
     for (file, store) in [("rows.jsonl", "a"), ("rows.parquet", "b")] {
         let imported = json(&mm(&["index", "import", file, "--modality", "image", "--store", store, "--json"], folder));
@@ -90,7 +136,13 @@ fn an_export_is_imported_without_a_difference() {
             };
             assert!(values(found).iter().zip(values(expected)).all(|(a, b)| (a - b).abs() < 1e-3), "{file}");
         }
+        let found = ["search", "--store", store, "--filter", "tags = 'tag3' and number = 0.5", "--json"];
+        assert_eq!(ids(&json_lines(&mm(&found, folder))), ["3"], "{file}");
     }
+    // Without vectors there is nothing to import.
+    ok(&mm(&["index", "export", "--store", "s", "--out", "fields.jsonl"], folder));
+    let import = ["index", "import", "fields.jsonl", "--modality", "image", "--store", "c"];
+    refused(&import, folder, &["found no column of vectors", "`mm index export` writes with --modality"]);
 }
 
 #[test]
@@ -125,6 +177,16 @@ fn files_that_do_not_fit_are_refused_before_anything_is_written() {
     import(&["null.jsonl", "--modality", "image"], &["row 2: found no value in its column `id`", "--id"]);
     import(&["data.csv"], &["expected a file .npy"]);
     import(&["clip"], &["found no folder of arrays"]);
+    // The same vectors in two files, of which one would be lost.
+    workspace.write("one.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n");
+    workspace.write("other.jsonl", "{\"id\":\"b\",\"embedding\":[1,2]}\n{\"id\":\"a\",\"embedding\":[2,1]}\n");
+    let twice = ["other.jsonl: found image of row `a`, which one.jsonl has too"];
+    import(&["one.jsonl", "other.jsonl", "--modality", "image"], &twice);
+    for name in ["a.npy", "b.npy"] {
+        std::fs::copy(folder.join("image.npy"), folder.join(name)).unwrap();
+    }
+    let numbered = ["b.npy: found image of row `1`, which a.npy has too", "are numbered in each file", "--id"];
+    import(&["a.npy", "b.npy", "--modality", "image"], &numbered);
     // A store of another width.
     workspace.write("two.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n");
     workspace.write("three.jsonl", "{\"id\":\"a\",\"embedding\":[1,2,3]}\n");

@@ -1,11 +1,12 @@
 //! Data sets in a store of mm-index: embedded row by row, and kept as the files change.
 //!
-//! Each row has a version: what its values and its cells were when it was embedded. A later call embeds only the rows
-//! whose values changed, rewrites those whose cells changed, and deletes those that are gone. Since every batch is on
-//! disk when the next one begins, an interrupted call is continued by the same call.
+//! Each row has a version: what its values and its cells were when it was embedded. A later call embeds only the values
+//! that changed, rewrites rows whose cells changed, and deletes those that are gone; vectors that it does not embed stay.
+//! Since every batch is on disk when the next one begins, an interrupted call is continued by the same call.
 
 mod clusters;
 mod import;
+mod modalities;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod payload;
@@ -15,7 +16,8 @@ mod vectors;
 mod version;
 
 pub use clusters::{Assignment, Cluster, ClusterOptions, Clustering, cluster};
-pub use import::{Import, ImportOptions, ImportSummary, ImportedVector};
+pub use import::{Import, ImportOptions, ImportSummary, ImportedVector, UNNAMED_MODEL};
+pub use modalities::{common_modalities, store_config};
 #[cfg(feature = "parquet")]
 pub use parquet::{FieldTypes, ParquetRows};
 pub use report::{clusters_page, search_page};
@@ -27,23 +29,20 @@ use crate::{
     embedding::{Embedder, FailedValue},
 };
 use mm_core::Modality;
-use mm_data::Manifest;
-use mm_index::{Model, Quantization, Row, Store, StoreConfig, VectorConfig};
+use mm_index::{Model, Row, Store};
+use modalities::chosen_modalities;
 use payload::PayloadColumns;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
 };
 use vectors::embed_rows;
-use version::{Change, Version};
-
-/// Values of a modality that are tried before it is given up to find out how wide its vectors are.
-const MAX_PROBED: usize = 100;
+use version::{Change, Plan, Version};
 
 /// Options for indexing a data set.
 #[derive(Debug, Clone, Default)]
 pub struct IndexOptions {
-    /// The modalities; when empty, those that both the model and the data set have.
+    /// The modalities; when empty, those of the store that the model takes. The data set may lack some of them.
     pub modalities: Vec<Modality>,
     /// Whether the first value that cannot be read is an error.
     pub fail_on_error: bool,
@@ -59,7 +58,7 @@ pub struct IndexOptions {
 pub struct IndexSummary {
     /// Rows that are new.
     pub added: usize,
-    /// Rows that were embedded again or rewritten, since their values or cells changed.
+    /// Rows that were embedded again or rewritten, since their values, their cells or their data set changed.
     pub changed: usize,
     /// Rows that are as they were.
     pub unchanged: usize,
@@ -67,67 +66,11 @@ pub struct IndexSummary {
     pub deleted: usize,
     /// Of the rows that were embedded, those without any vector: words and filters alone find them.
     pub without_vectors: usize,
-    /// Values that could not be read: their rows lack this vector and are tried again by the next call.
+    /// Values that could not be read: their rows lack this vector and are tried again by the next call. Files that no
+    /// id can name have no row.
     pub failed: Vec<FailedValue>,
     /// Whether it was stopped before its end.
     pub stopped: bool,
-}
-
-/// The modalities of a data set that a model takes: those that are asked for, else all in common.
-///
-/// # Errors
-/// When there is none, or one that is asked for is not among them.
-pub fn common_modalities(model: &dyn Embedder, manifest: &Manifest, wanted: &[Modality]) -> Result<Vec<Modality>> {
-    let (of_model, of_data) = (model.modalities(), manifest.modalities());
-    let common: Vec<Modality> = of_model.iter().filter(|m| of_data.contains(m)).cloned().collect();
-    let names = |list: &[Modality]| list.iter().map(Modality::name).collect::<Vec<_>>().join(", ");
-    let of_data: Vec<Modality> = of_data.into_iter().collect();
-    let expected = format!("one of both (the model takes {}, the data set has {})", names(&of_model), names(&of_data));
-    if let Some(unknown) = wanted.iter().find(|m| !common.contains(m)) {
-        return Err(Error::invalid("modality", unknown, expected));
-    }
-    match (wanted.is_empty(), common.is_empty()) {
-        (_, true) => Err(Error::invalid("modality", "none in common", expected)),
-        (true, false) => Ok(common),
-        (false, false) => Ok(wanted.to_vec()),
-    }
-}
-
-/// The named vectors of a store for a data set: one for each modality, of the model's width, compared by cosine. Where
-/// a row has several values of a modality, it has several vectors.
-///
-/// # Errors
-/// When no value of a modality can be embedded.
-pub fn store_config(
-    model: &dyn Embedder,
-    name: &str,
-    manifest: &Manifest,
-    modalities: &[Modality],
-    quantization: Quantization,
-) -> Result<StoreConfig> {
-    let model_id = Model { name: name.to_owned(), fingerprint: model.fingerprint()? };
-    let mut config = StoreConfig::default();
-    for modality in modalities {
-        let dim = probe_dim(model, manifest, modality)?;
-        let multi = manifest.rows.iter().any(|row| row.values.get(modality).is_some_and(|values| values.len() > 1));
-        let vector = VectorConfig { multi, quantization, model: Some(model_id.clone()), ..VectorConfig::cosine(dim) };
-        config = config.with(modality.name(), vector);
-    }
-    Ok(config)
-}
-
-/// The width of the vectors of a modality: that of the first value that can be embedded.
-fn probe_dim(model: &dyn Embedder, manifest: &Manifest, modality: &Modality) -> Result<usize> {
-    let values = manifest.rows.iter().filter_map(|row| row.values.get(modality)).flatten();
-    let mut reason = "none".to_owned();
-    for value in values.take(MAX_PROBED) {
-        match model.embed(modality, std::slice::from_ref(value)) {
-            Ok(vector) => return Ok(vector.size(-1)? as usize),
-            Err(error) => reason = error.to_string(),
-        }
-    }
-    let found = format!("no value that can be embedded ({reason})");
-    Err(Error::invalid(format!("data: {modality}"), found, "at least one"))
 }
 
 /// Brings a store up to date with a data set. `on_progress(done, total)` counts the rows that are written.
@@ -143,32 +86,34 @@ pub fn update(
     stop: &AtomicBool,
     on_progress: &mut dyn FnMut(usize, usize),
 ) -> Result<IndexSummary> {
-    let modalities = common_modalities(model, &data.manifest, &options.modalities)?;
+    let modalities = chosen_modalities(store, model, &data.manifest, &options.modalities)?;
     let model_id = Model { name: "the one given".into(), fingerprint: model.fingerprint()? };
     for modality in &modalities {
         store.config().check_model(modality.name(), &model_id)?;
     }
+    if let Some(file) = data.without_id.first().filter(|_| options.fail_on_error) {
+        return Err(Error::file(&file.id, file.reason.clone()));
+    }
     let columns = PayloadColumns::infer(&data.manifest);
     let stored: HashMap<String, Option<String>> = store.versions()?.into_iter().collect();
-    let update = Update { store, model, data, modalities: &modalities, columns: &columns, options, stop };
-    let mut summary = IndexSummary::default();
+    let update = Update { store, model, data, modalities: &modalities, columns: &columns, options, stop, stored };
+    let mut summary = IndexSummary { failed: data.without_id.clone(), ..IndexSummary::default() };
     if !options.replace {
-        update.check_ids(&stored)?;
+        update.check_ids()?;
     }
     if options.delete_missing {
-        summary.deleted = update.delete_missing(&stored)?;
+        summary.deleted = update.delete_missing()?;
     }
     let (mut embedded, mut rewritten) = (Vec::new(), Vec::new());
     for row in 0..data.manifest.rows.len() {
-        let before = stored.get(&data.manifest.rows[row].id);
-        match update.version(row).change(before.and_then(|version| version.as_deref())) {
+        match update.plan(row).change {
             Change::None => summary.unchanged += 1,
             Change::Cells => rewritten.push(row),
             Change::Values => embedded.push(row),
         }
     }
     update.rewrite(&rewritten, &mut summary)?;
-    update.embed(&embedded, &stored, &mut summary, on_progress)?;
+    update.embed(&embedded, &mut summary, on_progress)?;
     Ok(summary)
 }
 
@@ -181,11 +126,16 @@ struct Update<'a> {
     columns: &'a PayloadColumns,
     options: &'a IndexOptions,
     stop: &'a AtomicBool,
+    /// The versions of the rows by their ids.
+    stored: HashMap<String, Option<String>>,
 }
 
 impl Update<'_> {
-    fn version(&self, row: usize) -> Version {
-        Version::of(&self.data.key, &self.data.manifest.rows[row], self.modalities, self.columns)
+    /// What is to be done with a row.
+    fn plan(&self, row: usize) -> Plan {
+        let row = &self.data.manifest.rows[row];
+        let stored = self.stored.get(&row.id).and_then(|version| version.as_deref());
+        Version::of(&self.data.key, row, self.modalities, self.columns).plan(stored, self.modalities)
     }
 
     /// Whether a stored row was written for this data set.
@@ -194,9 +144,10 @@ impl Update<'_> {
     }
 
     /// Refuses ids that rows of another data set have.
-    fn check_ids(&self, stored: &HashMap<String, Option<String>>) -> Result<()> {
+    fn check_ids(&self) -> Result<()> {
         let ids = self.data.manifest.rows.iter().map(|row| row.id.as_str());
-        let mut taken = ids.filter(|id| stored.get(*id).is_some_and(|version| !self.is_of_this(version.as_deref())));
+        let mut taken =
+            ids.filter(|id| self.stored.get(*id).is_some_and(|version| !self.is_of_this(version.as_deref())));
         let Some(first) = taken.next() else { return Ok(()) };
         let found = format!("{} that other data in this store have, the first: `{first}`", 1 + taken.count());
         let expected = "ids of its own; index it into another store, or replace those rows (--replace)";
@@ -204,12 +155,12 @@ impl Update<'_> {
     }
 
     /// Deletes the rows of this data set that it does not have any more.
-    fn delete_missing(&self, stored: &HashMap<String, Option<String>>) -> Result<usize> {
+    fn delete_missing(&self) -> Result<usize> {
         let present: HashSet<&str> = self.data.manifest.rows.iter().map(|row| row.id.as_str()).collect();
         let is_gone = |(id, version): &(&String, &Option<String>)| {
             self.is_of_this(version.as_deref()) && !present.contains(id.as_str())
         };
-        let gone: Vec<&str> = stored.iter().filter(is_gone).map(|(id, _)| id.as_str()).collect();
+        let gone: Vec<&str> = self.stored.iter().filter(is_gone).map(|(id, _)| id.as_str()).collect();
         if gone.is_empty() {
             return Ok(0);
         }
@@ -223,9 +174,10 @@ impl Update<'_> {
             let ids: Vec<&str> = batch.iter().map(|row| self.data.manifest.rows[*row].id.as_str()).collect();
             let mut changed = Vec::with_capacity(batch.len());
             for (row, stored) in batch.iter().zip(self.store.get(&ids)?) {
-                let new = self.row(*row);
-                // A row that another process deleted in the meantime comes with the next call.
-                changed.extend(stored.map(|stored| Row { vectors: stored.vectors, ..new }));
+                let plan = self.plan(*row);
+                // A row that another process deleted in the meantime, or whose file changed, comes with the next call.
+                let stored = stored.filter(|_| plan.change == Change::Cells);
+                changed.extend(stored.map(|stored| Row { vectors: stored.vectors, ..self.row(*row, &plan.version) }));
             }
             summary.changed += changed.len();
             self.store.upsert(&changed)?;
@@ -234,14 +186,14 @@ impl Update<'_> {
     }
 
     /// A row without vectors.
-    fn row(&self, row: usize) -> Row {
+    fn row(&self, row: usize, version: &Version) -> Row {
         let source = &self.data.manifest.rows[row];
         Row {
             id: source.id.clone(),
             vectors: BTreeMap::new(),
             payload: self.columns.payload(source),
             text: payload::text(source),
-            version: Some(self.version(row).to_string()),
+            version: Some(version.to_string()),
         }
     }
 
@@ -249,7 +201,6 @@ impl Update<'_> {
     fn embed(
         &self,
         rows: &[usize],
-        stored: &HashMap<String, Option<String>>,
         summary: &mut IndexSummary,
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
@@ -263,7 +214,7 @@ impl Update<'_> {
                 return Ok(());
             };
             self.store.upsert(&written)?;
-            let known = written.iter().filter(|row| stored.contains_key(&row.id)).count();
+            let known = written.iter().filter(|row| self.stored.contains_key(&row.id)).count();
             summary.changed += known;
             summary.added += written.len() - known;
             summary.without_vectors += written.iter().filter(|row| row.vectors.is_empty()).count();

@@ -1,4 +1,8 @@
 //! Rows of a store as Parquet.
+//!
+//! A field whose values no other type of a column can hold (lists, objects, values of several types, large integers among
+//! other numbers) is a column of texts of the type JSON, one of Parquet's logical types
+//! (<https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#json>), by which an import restores them.
 
 use crate::{
     Error, Result,
@@ -11,31 +15,43 @@ use parquet::{
     errors::Result as ParquetResult,
     file::{
         properties::WriterProperties,
+        reader::{FileReader as _, SerializedFileReader},
         writer::{SerializedColumnWriter, SerializedFileWriter},
     },
     schema::types::{Type, TypePtr},
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, io::Write, sync::Arc};
+use std::{collections::BTreeMap, fs::File, io::Write, path::Path, sync::Arc};
 
 /// The type of a column of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FieldType {
     Bool,
     Integer,
+    /// Of which some are too large to be exact among numbers with a fraction.
+    LargeInteger,
     Number,
-    /// Texts; values of other types as JSON.
     Text,
+    /// Values as JSON: what no other type holds.
+    Json,
 }
+
+/// The largest integer that is still exact among numbers with a fraction.
+const MAX_EXACT: u64 = 1 << 53;
 
 impl FieldType {
     fn of(value: &Value) -> Option<Self> {
         match value {
             Value::Null => None,
             Value::Bool(_) => Some(Self::Bool),
-            Value::Number(number) if number.is_i64() => Some(Self::Integer),
-            Value::Number(_) => Some(Self::Number),
-            _ => Some(Self::Text),
+            Value::Number(number) => Some(match number.as_i64() {
+                Some(integer) if integer.unsigned_abs() > MAX_EXACT => Self::LargeInteger,
+                Some(_) => Self::Integer,
+                None if number.is_u64() => Self::Json,
+                None => Self::Number,
+            }),
+            Value::String(_) => Some(Self::Text),
+            Value::Array(_) | Value::Object(_) => Some(Self::Json),
         }
     }
 
@@ -44,21 +60,30 @@ impl FieldType {
         match (self, other) {
             (a, b) if a == b => a,
             (Self::Integer | Self::Number, Self::Integer | Self::Number) => Self::Number,
-            _ => Self::Text,
+            (Self::Integer | Self::LargeInteger, Self::Integer | Self::LargeInteger) => Self::LargeInteger,
+            _ => Self::Json,
         }
     }
 
     fn physical(self) -> PhysicalType {
         match self {
             Self::Bool => PhysicalType::BOOLEAN,
-            Self::Integer => PhysicalType::INT64,
+            Self::Integer | Self::LargeInteger => PhysicalType::INT64,
             Self::Number => PhysicalType::DOUBLE,
-            Self::Text => PhysicalType::BYTE_ARRAY,
+            Self::Text | Self::Json => PhysicalType::BYTE_ARRAY,
+        }
+    }
+
+    fn logical(self) -> Option<LogicalType> {
+        match self {
+            Self::Text => Some(LogicalType::String),
+            Self::Json => Some(LogicalType::Json),
+            _ => None,
         }
     }
 }
 
-/// The fields of rows, each with the type of its column: numbers, true and false where all values are, else texts.
+/// The fields of rows, each with the type of its column: texts, numbers, true and false where all values are, else JSON.
 #[derive(Debug, Clone, Default)]
 pub struct FieldTypes(BTreeMap<String, FieldType>);
 
@@ -75,6 +100,20 @@ impl FieldTypes {
             }
         }
     }
+}
+
+/// The columns of a Parquet file that are of the type JSON; none of another file.
+pub(super) fn json_columns(path: &Path) -> Result<Vec<String>> {
+    if path.extension().is_none_or(|extension| extension != "parquet") {
+        return Ok(Vec::new());
+    }
+    let file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    let open = || SerializedFileReader::new(file);
+    let reader = mm_data::catching_panics(open).map_err(|reason| Error::file(path, reason))?;
+    let reader = reader.map_err(|e| Error::file(path, format!("not a complete Parquet file: {e}")))?;
+    let columns = reader.metadata().file_metadata().schema().get_fields().iter();
+    let is_json = |column: &&TypePtr| column.get_basic_info().converted_type() == ConvertedType::JSON;
+    Ok(columns.filter(is_json).map(|column| column.name().to_owned()).collect())
 }
 
 /// Columns that are not of a field.
@@ -155,9 +194,8 @@ fn unwritten(error: parquet::errors::ParquetError) -> Error {
 
 fn schema(fields: &[(&String, FieldType)], has_vectors: bool) -> ParquetResult<TypePtr> {
     let column = |name: &str, kind: FieldType, repetition| {
-        let logical = (kind == FieldType::Text).then_some(LogicalType::String);
         let column = Type::primitive_type_builder(name, kind.physical());
-        column.with_repetition(repetition).with_logical_type(logical).build().map(Arc::new)
+        column.with_repetition(repetition).with_logical_type(kind.logical()).build().map(Arc::new)
     };
     let mut columns = vec![
         column("id", FieldType::Text, Repetition::REQUIRED)?,
@@ -188,11 +226,15 @@ fn write_field(
     let values = rows.iter().map(|row| row.payload.get(name).filter(|value| !value.is_null()));
     match kind {
         FieldType::Bool => write_optional::<BoolType>(column, values.map(|v| v.and_then(Value::as_bool))),
-        FieldType::Integer => write_optional::<Int64Type>(column, values.map(|v| v.and_then(Value::as_i64))),
+        FieldType::Integer | FieldType::LargeInteger => {
+            write_optional::<Int64Type>(column, values.map(|v| v.and_then(Value::as_i64)))
+        }
         FieldType::Number => write_optional::<DoubleType>(column, values.map(|v| v.and_then(Value::as_f64))),
         FieldType::Text => {
-            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-            write_optional::<ByteArrayType>(column, values.map(|v| v.map(|v| text(v).as_str().into())))
+            write_optional::<ByteArrayType>(column, values.map(|v| v.and_then(Value::as_str).map(Into::into)))
+        }
+        FieldType::Json => {
+            write_optional::<ByteArrayType>(column, values.map(|v| v.map(|v| v.to_string().as_str().into())))
         }
     }
 }
@@ -212,4 +254,47 @@ fn write_vectors(column: &mut SerializedColumnWriter<'_>, rows: &[Row], name: &s
         }
     }
     column.typed::<FloatType>().write_batch(&values, Some(&definition), Some(&repetition)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_that_no_column_type_holds_are_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.parquet");
+        let large = (1_i64 << 53) + 1;
+        let payloads = [
+            json!({"tags": ["a", "b"], "size": 1, "mixed": "x", "big": large, "sum": large, "kind": "a", "id": 1.5}),
+            json!({"tags": null, "size": 1.5, "mixed": 2, "big": 3, "sum": 0.5, "kind": "b", "id": u64::MAX}),
+        ];
+        let rows = payloads.iter().enumerate().map(|(number, payload)| {
+            let Value::Object(payload) = payload.clone() else { panic!("{payload} is no object") };
+            Row { payload, ..Row::new(number.to_string()) }
+        });
+        let mut fields = FieldTypes::default();
+        rows.clone().for_each(|row| fields.add(&row.payload));
+        let mut file = ParquetRows::new(File::create(&path).unwrap(), &fields, None).unwrap();
+        rows.for_each(|row| file.add(row).unwrap());
+        file.finish().unwrap();
+        assert_eq!(json_columns(&path).unwrap(), ["payload_id", "mixed", "sum", "tags"]);
+        assert_eq!(json_columns(&folder.path().join("rows.csv")).unwrap(), [""; 0]);
+        let mut found = Vec::new();
+        mm_data::Table::for_each_row(&path, |cells| {
+            found.push(cells);
+            Ok::<(), mm_data::Error>(())
+        })
+        .unwrap();
+        // Each as its JSON, texts in quotes.
+        let cell = |row: usize, column: &str| found[row].get(column).cloned().unwrap_or_default();
+        assert_eq!(cell(0, "tags"), json!("[\"a\",\"b\"]"));
+        assert_eq!((cell(1, "tags"), cell(0, "mixed"), cell(1, "mixed")), (Value::Null, json!("\"x\""), json!("2")));
+        assert_eq!(
+            (cell(0, "sum"), cell(0, "big"), cell(1, "size")),
+            (json!(large.to_string()), json!(large), json!(1.5))
+        );
+        assert_eq!((cell(0, "kind"), cell(1, "payload_id")), (json!("a"), json!(u64::MAX.to_string())));
+    }
 }

@@ -1,7 +1,7 @@
 //! Where rows come from: a manifest, or the files of a folder.
 
 use super::version::source_key;
-use crate::{Error, Result};
+use crate::{Error, Result, embedding::FailedValue};
 use mm_core::{Modality, Source, cells::RecordPacker};
 use mm_data::{FILE_EXTENSIONS, Manifest, ManifestConfig, Row};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,8 @@ const TEXT_EXTENSIONS: [&str; 2] = ["txt", "md"];
 pub struct DataSource {
     /// The rows.
     pub manifest: Manifest,
+    /// Files of a folder that are no rows, since no id can name them.
+    pub(super) without_id: Vec<FailedValue>,
     /// Identifies it among others in one store.
     pub(super) key: String,
 }
@@ -35,28 +37,36 @@ impl DataSource {
     pub fn from_manifest(config: &ManifestConfig) -> Result<Self> {
         let manifest = Manifest::open(config, Path::new(""))?;
         let key = source_key(&canonical(&config.manifest)?);
-        Ok(Self { manifest, key })
+        Ok(Self { manifest, without_id: Vec::new(), key })
     }
 
     /// The image, audio, video and text files in a folder and its folders: a row for each, whose id is its path in the
-    /// folder. Its payload has `path`, `folder`, `modality` and `bytes`.
+    /// folder. Its payload has `path`, `folder`, `modality` and `bytes`. Files whose path is not UTF-8 are left out.
     ///
     /// # Errors
     /// When the folder cannot be read or has no such file.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let root = canonical(folder)?;
-        let (mut rows, mut packer) = (Vec::new(), RecordPacker::default());
+        let (mut rows, mut without_id, mut packer) = (Vec::new(), Vec::new(), RecordPacker::default());
         for path in files(&root)? {
             let Some(modality) = file_modality(&path) else { continue };
-            rows.push(file_row(&root, path, modality, rows.len() + 1, &mut packer));
+            if let Some(id) = id_of(&root, &path) {
+                rows.push(file_row(id, path, modality, rows.len() + 1, &mut packer));
+                continue;
+            }
+            let reason = "found a path that is not UTF-8, expected one that an id can hold; rename it".to_owned();
+            without_id.push(FailedValue { id: path.display().to_string(), modality, reason });
         }
         if rows.is_empty() {
+            if let Some(file) = without_id.first() {
+                return Err(Error::file(&file.id, file.reason.clone()));
+            }
             let known: Vec<&str> = FILE_EXTENSIONS.iter().flat_map(|(_, list)| list.iter().copied()).collect();
             let reason = format!("found no file that ends in .{} or .txt", known.join(", ."));
             return Err(Error::file(folder, reason));
         }
         let key = source_key(&root);
-        Ok(Self { manifest: Manifest { path: root, rows, columns: Default::default() }, key })
+        Ok(Self { manifest: Manifest { path: root, rows, columns: Default::default() }, without_id, key })
     }
 }
 
@@ -86,14 +96,18 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn file_row(root: &Path, path: PathBuf, modality: Modality, number: usize, packer: &mut RecordPacker) -> Row {
-    let relative = path.strip_prefix(root).unwrap_or(&path);
-    let id = relative.to_string_lossy().replace('\\', "/");
-    let folder = relative.parent().unwrap_or(Path::new("")).to_string_lossy().replace('\\', "/");
+/// The path of a file in a folder, with `/` between its parts on every system; none where it is not UTF-8.
+fn id_of(root: &Path, path: &Path) -> Option<String> {
+    let parts = path.strip_prefix(root).unwrap_or(path).components();
+    Some(parts.map(|part| part.as_os_str().to_str()).collect::<Option<Vec<_>>>()?.join("/"))
+}
+
+fn file_row(id: String, path: PathBuf, modality: Modality, number: usize, packer: &mut RecordPacker) -> Row {
+    let folder = id.rsplit_once('/').map_or("", |(folder, _)| folder);
     let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
     let cells = [
         ("path", path.display().to_string()),
-        ("folder", folder),
+        ("folder", folder.to_owned()),
         ("modality", modality.name().to_owned()),
         ("bytes", bytes.to_string()),
     ];
@@ -126,5 +140,25 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let message = DataSource::from_folder(empty.path()).err().unwrap().to_string();
         assert!(message.contains("found no file"), "{message}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn different_files_have_different_ids() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        for file in [&b"a/b.txt"[..], b"a\\b.txt", b"\xff.txt", b"\xfe.txt"] {
+            std::fs::write(folder.path().join(OsStr::from_bytes(file)), "text").unwrap();
+        }
+        let source = DataSource::from_folder(folder.path()).unwrap();
+        let rows: Vec<(&str, Option<&str>)> =
+            source.manifest.rows.iter().map(|row| (row.id.as_str(), row.cells.get("folder"))).collect();
+        assert_eq!(rows, [("a/b.txt", Some("a")), ("a\\b.txt", Some(""))]);
+        assert_eq!(source.without_id.len(), 2);
+        assert!(source.without_id[0].reason.contains("not UTF-8"), "{:?}", source.without_id);
+        std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+        std::fs::remove_file(folder.path().join("a\\b.txt")).unwrap();
+        assert!(DataSource::from_folder(folder.path()).err().unwrap().to_string().contains("not UTF-8"));
     }
 }

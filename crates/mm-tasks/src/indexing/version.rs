@@ -1,49 +1,67 @@
-//! The version of a row: what its vectors were computed from, as a text that is stored with it.
+//! The version of a row: what its vectors were computed from, as a text that is stored with it; and what is to be done
+//! with a row whose version differs from the stored one.
 
 use super::payload::PayloadColumns;
 use mm_core::{Modality, Source};
 use mm_data::{Row, source_name};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// Hexadecimal digits of each part.
 const DIGITS: usize = 16;
 
-/// What follows a version of which a value could not be embedded: it is tried again.
-const INCOMPLETE: &str = ":incomplete";
-
-/// The data set, the values and the cells of a row.
+/// The data set, the values and the cells of a row: `DATA:image=VALUES,text=VALUES:CELLS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     source: String,
-    values: String,
+    /// Hashes of the values that were embedded, by modality.
+    values: BTreeMap<String, String>,
     cells: String,
-    incomplete: bool,
 }
 
-/// What differs between two versions of a row.
+/// What is to be done with a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) change: Change,
+    /// The version of the row when this is done.
+    pub(super) version: Version,
+    /// The modalities whose values are embedded.
+    pub(super) embedded: Vec<Modality>,
+    /// The modalities whose values are gone.
+    removed: Vec<Modality>,
+    /// Whether the stored row is one of another data set, of which nothing is kept.
+    is_of_other: bool,
+}
+
+/// What differs between a row and the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     None,
     /// The payload or the text.
     Cells,
-    /// What is embedded.
+    /// What is embedded, or the data set.
     Values,
 }
 
 impl Version {
-    /// The version of a row as it is now. Files count by path, size and time of change.
+    /// The version of a row as it is now, by the modalities that it has of these. Files count by path, size and time of
+    /// change.
     pub(super) fn of(source: &str, row: &Row, modalities: &[Modality], columns: &PayloadColumns) -> Self {
-        let mut values = blake3::Hasher::new();
-        modalities.iter().for_each(|modality| add_values(&mut values, modality, row));
+        let hash = |modality: &Modality| {
+            row.values.get(modality).filter(|values| !values.is_empty())?;
+            let mut hasher = blake3::Hasher::new();
+            add_values(&mut hasher, modality, row);
+            Some((modality.name().to_owned(), digits(&hasher)))
+        };
         let mut cells = blake3::Hasher::new();
         cells.update(serde_json::Value::Object(columns.payload(row)).to_string().as_bytes());
         cells.update(super::payload::text(row).unwrap_or_default().as_bytes());
-        Self { source: source.to_owned(), values: digits(&values), cells: digits(&cells), incomplete: false }
+        let values = modalities.iter().filter_map(hash).collect();
+        Self { source: source.to_owned(), values, cells: digits(&cells) }
     }
 
-    /// The same, of a row that lacks a vector.
-    pub(super) fn incomplete(self) -> Self {
-        Self { incomplete: true, ..self }
+    /// The same without a modality of which a value could not be embedded: it is tried again.
+    pub(super) fn leave_out(&mut self, modality: &Modality) {
+        self.values.remove(modality.name());
     }
 
     /// Whether a stored version is of a row of this data set.
@@ -51,28 +69,55 @@ impl Version {
         version.strip_prefix(source).is_some_and(|rest| rest.starts_with(':'))
     }
 
-    /// What differs from the stored version, if a row with one is stored.
-    pub(super) fn change(&self, stored: Option<&str>) -> Change {
-        let Some(stored) = stored else { return Change::Values };
-        let mut parts = stored.splitn(3, ':').skip(1);
-        match (parts.next(), parts.next()) {
-            (Some(values), Some(cells)) if values == self.values => {
-                if cells == self.cells {
+    fn parse(text: &str) -> Option<Self> {
+        let (source, rest) = text.split_once(':')?;
+        let (values, cells) = rest.split_once(':')?;
+        let pair = |part: &str| part.split_once('=').map(|(name, hash)| (name.to_owned(), hash.to_owned()));
+        let values = values.split(',').filter(|part| !part.is_empty()).map(pair).collect::<Option<_>>()?;
+        Some(Self { source: source.to_owned(), values, cells: cells.to_owned() })
+    }
+
+    /// What is to be done with a row of this version, if a row with the stored version is there; only these modalities
+    /// are embedded, vectors of others stay.
+    pub(super) fn plan(mut self, stored: Option<&str>, modalities: &[Modality]) -> Plan {
+        let is_of_other = stored.is_some_and(|version| !Self::is_of(version, &self.source));
+        let before = stored.filter(|_| !is_of_other).and_then(Self::parse);
+        let (mut embedded, mut removed) = (Vec::new(), Vec::new());
+        for modality in modalities {
+            let known = before.as_ref().and_then(|before| before.values.get(modality.name()));
+            match self.values.get(modality.name()) {
+                None if known.is_some() => removed.push(modality.clone()),
+                Some(now) if known != Some(now) => embedded.push(modality.clone()),
+                _ => {}
+            }
+        }
+        let change = match &before {
+            Some(before) if embedded.is_empty() && removed.is_empty() => {
+                if before.cells == self.cells {
                     Change::None
-                } else if cells.ends_with(INCOMPLETE) {
-                    Change::Values
                 } else {
                     Change::Cells
                 }
             }
             _ => Change::Values,
-        }
+        };
+        let others = before.into_iter().flat_map(|before| before.values);
+        self.values.extend(others.filter(|(name, _)| !modalities.iter().any(|modality| modality.name() == name)));
+        Plan { change, version: self, embedded, removed, is_of_other }
+    }
+}
+
+impl Plan {
+    /// Whether the stored row's vectors of this name stay.
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        !self.is_of_other && !self.embedded.iter().chain(&self.removed).any(|modality| modality.name() == name)
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}{}", self.source, self.values, self.cells, if self.incomplete { INCOMPLETE } else { "" })
+        let values: Vec<String> = self.values.iter().map(|(name, hash)| format!("{name}={hash}")).collect();
+        write!(f, "{}:{}:{}", self.source, values.join(","), self.cells)
     }
 }
 
@@ -118,19 +163,62 @@ fn add_value(hasher: &mut blake3::Hasher, value: &Source) {
 mod tests {
     use super::*;
 
-    fn version(values: &str, cells: &str) -> Version {
-        Version { source: "s".into(), values: values.into(), cells: cells.into(), incomplete: false }
+    const BOTH: [Modality; 2] = [Modality::IMAGE, Modality::TEXT];
+
+    fn version(source: &str, values: &[(&str, &str)], cells: &str) -> Version {
+        let values = values.iter().map(|(name, hash)| ((*name).to_owned(), (*hash).to_owned())).collect();
+        Version { source: source.into(), values, cells: cells.into() }
+    }
+
+    fn names(modalities: &[Modality]) -> Vec<&str> {
+        modalities.iter().map(Modality::name).collect()
     }
 
     #[test]
     fn versions_tell_what_changed() {
-        let now = version("v", "c");
-        let change = |stored: &Version| now.change(Some(&stored.to_string()));
-        assert_eq!(change(&now), Change::None);
-        assert_eq!(change(&version("v", "d")), Change::Cells);
-        assert_eq!(change(&version("w", "c")), Change::Values);
-        assert_eq!(change(&now.clone().incomplete()), Change::Values);
-        assert_eq!(now.change(None), Change::Values);
+        let now = version("s", &[("image", "i"), ("text", "t")], "c");
+        let plan = |stored: &Version| now.clone().plan(Some(&stored.to_string()), &BOTH);
+        assert_eq!(plan(&now).change, Change::None);
+        assert_eq!(plan(&version("s", &[("image", "i"), ("text", "t")], "d")).change, Change::Cells);
+        // Only what changed is embedded, and what could not be embedded before.
+        let of_text = plan(&version("s", &[("image", "i"), ("text", "u")], "c"));
+        assert_eq!((of_text.change, names(&of_text.embedded)), (Change::Values, vec!["text"]));
+        assert!(of_text.keeps("image") && !of_text.keeps("text") && of_text.keeps("imported"));
+        let mut incomplete = now.clone();
+        incomplete.leave_out(&Modality::IMAGE);
+        assert_eq!(names(&plan(&incomplete).embedded), ["image"]);
+        for unknown in [None, Some("s:0123456789abcdef:c")] {
+            let all = now.clone().plan(unknown, &BOTH);
+            assert_eq!((all.change, names(&all.embedded)), (Change::Values, vec!["image", "text"]), "{unknown:?}");
+            assert!(all.keeps("imported"));
+        }
         assert!(Version::is_of(&now.to_string(), "s") && !Version::is_of(&now.to_string(), "t"));
+    }
+
+    #[test]
+    fn modalities_that_are_not_embedded_stay() {
+        let stored = version("s", &[("image", "i"), ("text", "t")], "c").to_string();
+        let only = [Modality::IMAGE];
+        let same = version("s", &[("image", "i")], "c").plan(Some(&stored), &only);
+        assert_eq!((same.change, same.version.to_string()), (Change::None, stored.clone()));
+        let other = version("s", &[("image", "j")], "c").plan(Some(&stored), &only);
+        assert_eq!((other.change, names(&other.embedded)), (Change::Values, vec!["image"]));
+        assert!(other.keeps("text") && other.version.to_string().contains("text=t"));
+        // A row that has lost its text loses the vector, where texts are embedded.
+        let without = version("s", &[("image", "i")], "c").plan(Some(&stored), &BOTH);
+        assert_eq!((without.change, without.embedded.len()), (Change::Values, 0));
+        assert!(without.keeps("image") && !without.keeps("text"));
+        assert_eq!(without.version.to_string(), "s:image=i:c");
+        // A row that never had a text does not change when the data set has none any more.
+        let image = version("s", &[("image", "i")], "c");
+        assert_eq!(image.clone().plan(Some(&image.to_string()), &BOTH).change, Change::None);
+    }
+
+    #[test]
+    fn the_same_row_of_another_data_set_is_a_change() {
+        let (a, b) = (version("a", &[("text", "t")], "c"), version("b", &[("text", "t")], "c"));
+        let plan = b.plan(Some(&a.to_string()), &BOTH);
+        assert_eq!((plan.change, names(&plan.embedded)), (Change::Values, vec!["text"]));
+        assert!(!plan.keeps("image") && Version::is_of(&plan.version.to_string(), "b"));
     }
 }

@@ -1,6 +1,6 @@
 //! `mm index build` and `mm index add`.
 
-use super::{bytes, maintain::optimize_store, print};
+use super::{bytes, optimize::extend_graphs, print};
 use crate::{
     args::{
         batch::OnError,
@@ -18,11 +18,11 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use mm_core::Modality;
-use mm_index::{Quantization, Store, StoreConfig, VectorConfig};
+use mm_index::{Quantization, Stats, Store, StoreConfig, VectorConfig};
 use mm_repr::LoadOptions;
 use mm_tasks::{
     embedding::{Embedder, FailedValue},
-    indexing::{self, DataSource, IndexOptions, IndexSummary},
+    indexing::{self, DataSource, IndexOptions, IndexSummary, UNNAMED_MODEL},
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -63,14 +63,15 @@ struct DataArgs {
     /// Folder of images, audio, video and text files, or a manifest (JSONL, CSV, TSV or Parquet).
     #[arg(value_name = "FOLDER|MANIFEST")]
     source: PathBuf,
-    /// Modality to embed; may be repeated [default: all that the model takes].
+    /// Modality to embed, others stay as they are; may be repeated [default: all that the model takes].
     #[arg(long, value_name = "NAME")]
     modality: Vec<String>,
     /// What to do with a value that cannot be read: skip (its row has no vector of it and is tried again by the next
     /// call) or fail.
     #[arg(long, value_name = "POLICY", value_enum, default_value = "skip")]
     on_error: OnError,
-    /// Replace rows of another folder or manifest that have the same ids, which are an error otherwise.
+    /// Replace rows of another folder or manifest that have the same ids, which are an error otherwise; they belong to
+    /// this one then.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -149,7 +150,7 @@ pub(super) fn build(arguments: &Build, context: &Context) -> Result<()> {
         let config = indexing::store_config(model, &name, &data.manifest, &modalities, quantization)?;
         mm_index::create(folder, &config)?
     };
-    let options = IndexOptions { delete_missing: !arguments.keep_missing, ..options(&arguments.data, store.as_ref()) };
+    let options = IndexOptions { delete_missing: !arguments.keep_missing, ..options(&arguments.data) };
     update(store.as_ref(), model, &data, &options, &arguments.store.shown(), context)
 }
 
@@ -158,7 +159,7 @@ pub(super) fn add(arguments: &Add, context: &Context) -> Result<()> {
     let model =
         load_model_of(store.as_ref(), arguments.model.as_deref(), arguments.dtype.load_options(context)?, context)?;
     let data = arguments.data.open()?;
-    let options = options(&arguments.data, store.as_ref());
+    let options = options(&arguments.data);
     update(store.as_ref(), model.embedder()?, &data, &options, &arguments.store.shown(), context)
 }
 
@@ -170,24 +171,23 @@ pub(in crate::commands) fn load_model_of(
     context: &Context,
 ) -> Result<LoadedEmbedder> {
     let stored = store.config().vectors.values().find_map(|vector| vector.model.as_ref());
-    let Some(name) = given.map(Path::to_owned).or_else(|| stored.map(|model| PathBuf::from(&model.name))) else {
-        bail!("--model: this store does not say which model made its vectors; give the model");
+    let name = stored.map(|model| model.name.as_str()).filter(|name| *name != UNNAMED_MODEL);
+    let Some(name) = given.or(name.map(Path::new)) else {
+        bail!("--model: this store does not name the model that made its vectors; give the model");
     };
-    LoadedEmbedder::load(&locate(&name)?, options, context)
+    LoadedEmbedder::load(&locate(name)?, options, context)
 }
 
-fn options(data: &DataArgs, store: &dyn Store) -> IndexOptions {
-    let wanted = data.modalities();
-    let of_store = || store.config().vectors.keys().map(|name| Modality::from(name.as_str())).collect();
+fn options(data: &DataArgs) -> IndexOptions {
     IndexOptions {
-        modalities: if wanted.is_empty() { of_store() } else { wanted },
+        modalities: data.modalities(),
         fail_on_error: data.on_error == OnError::Fail,
         delete_missing: false,
         replace: data.replace,
     }
 }
 
-/// Brings a store up to date, and optimizes it where that pays.
+/// Brings a store up to date, and extends its graphs where many rows are not in them yet.
 fn update(
     store: &dyn Store,
     model: &dyn Embedder,
@@ -200,12 +200,8 @@ fn update(
     let mut progress = ItemProgress::new();
     let started = std::time::Instant::now();
     let truncated = Truncated::count(model);
-    // A data set may lack one of the modalities of a store.
-    let of_data = data.manifest.modalities();
-    let modalities: Vec<Modality> = options.modalities.iter().filter(|m| of_data.contains(m)).cloned().collect();
-    let options = IndexOptions { modalities, ..options.clone() };
     let on_progress = &mut |done, total| progress.update("embedding", done, total);
-    let summary = indexing::update(store, model, data, &options, &stop, on_progress)?;
+    let summary = indexing::update(store, model, data, options, &stop, on_progress)?;
     progress.finish();
     let failures = summary.failed.iter().map(|f| format!("{}: {}: {}", f.id, f.modality, f.reason));
     output::warnings(failures.collect::<Vec<_>>().iter());
@@ -214,12 +210,12 @@ fn update(
         let stored = summary.added + summary.changed;
         interrupted!("{stored} rows are stored; the same command continues from there");
     }
-    optimize_store(store, false, &stop)?;
-    report(store, &summary, folder, started.elapsed().as_secs_f64(), context)
+    let stats = extend_graphs(store, &stop)?;
+    report(&stats, &summary, folder, started.elapsed().as_secs_f64(), context);
+    Ok(())
 }
 
-fn report(store: &dyn Store, summary: &IndexSummary, folder: &Path, seconds: f64, context: &Context) -> Result<()> {
-    let stats = store.stats()?;
+fn report(stats: &Stats, summary: &IndexSummary, folder: &Path, seconds: f64, context: &Context) {
     let IndexSummary { added, changed, unchanged, deleted, without_vectors, failed, .. } = summary;
     let example = |v: &FailedValue| json!({"row": v.id, "modality": v.modality, "reason": v.reason});
     let json = json!({
@@ -244,5 +240,4 @@ fn report(store: &dyn Store, summary: &IndexSummary, folder: &Path, seconds: f64
             bytes(stats.bytes)
         )
     });
-    Ok(())
 }

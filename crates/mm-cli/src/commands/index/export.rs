@@ -33,7 +33,7 @@ pub(super) struct Export {
     /// (vectors; their ids are in .rows.jsonl next to it).
     #[arg(long, value_name = "FILE", value_parser = local_path())]
     out: PathBuf,
-    /// Modality whose vectors are written; needed for .npy.
+    /// Modality whose vectors are written; needed for .npy, and for files that `mm index import` is to read.
     #[arg(long, value_name = "NAME")]
     modality: Option<String>,
     /// Only the rows that meet this condition.

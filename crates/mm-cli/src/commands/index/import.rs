@@ -1,6 +1,6 @@
 //! `mm index import`.
 
-use super::{build::QuantizationArgs, bytes, maintain::optimize_store, print};
+use super::{build::QuantizationArgs, bytes, optimize::extend_graphs, print};
 use crate::{
     args::{
         dtype::DtypeArgs,
@@ -14,7 +14,7 @@ use crate::{
     progress::ItemProgress,
 };
 use anyhow::Result;
-use mm_index::Model;
+use mm_index::{Model, StoreConfig};
 use mm_tasks::indexing::{Import, ImportOptions};
 use serde_json::json;
 use std::path::PathBuf;
@@ -40,7 +40,8 @@ pub(super) struct ImportArgs {
     /// Table that describes the rows of the array: JSONL, CSV, TSV or Parquet.
     #[arg(long, value_name = "FILE")]
     metadata: Option<PathBuf>,
-    /// Model that made the vectors, recorded in a new store: `mm search` embeds its queries by it.
+    /// Model that made the vectors: recorded in a new store, by which `mm search` embeds its queries, and compared with the
+    /// one that a store records [default: that of a folder of `mm embed --shards`].
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -60,6 +61,7 @@ pub(super) fn import(arguments: &ImportArgs, context: &Context) -> Result<()> {
     };
     let on_progress = &mut |rows| progress.update("reading", rows, rows);
     let import = Import::open(&arguments.sources, options, &stop, on_progress)?;
+    progress.finish();
     let model = model(arguments, &import, context)?;
     let location = &arguments.store.store;
     let store = if mm_index::exists(location)? {
@@ -74,11 +76,12 @@ pub(super) fn import(arguments: &ImportArgs, context: &Context) -> Result<()> {
         import.check(&config)?;
         mm_index::create(location, &config)?
     };
+    warn_of_unknown(&import, store.config(), model.is_some());
+    let mut progress = ItemProgress::new();
     let on_progress = &mut |done, total| progress.update("importing", done, total);
     let summary = import.write(store.as_ref(), &stop, on_progress)?;
     progress.finish();
-    optimize_store(store.as_ref(), false, &stop)?;
-    let (stats, out) = (store.stats()?, arguments.store.shown());
+    let (stats, out) = (extend_graphs(store.as_ref(), &stop)?, arguments.store.shown());
     let json = json!({
         "out": output::path(&out), "rows": stats.rows, "added": summary.added, "changed": summary.changed,
         "missing": summary.missing, "bytes": stats.bytes, "seconds": started.elapsed().as_secs_f64(),
@@ -100,11 +103,31 @@ fn model(arguments: &ImportArgs, import: &Import, context: &Context) -> Result<O
     let Some(path) = &arguments.model else { return Ok(None) };
     let loaded = LoadedEmbedder::load(&locate(path)?, arguments.dtype.load_options(context)?, context)?;
     let fingerprint = loaded.embedder()?.fingerprint()?;
-    if let Some(other) = import.models.iter().find(|model| **model != fingerprint) {
+    let mut others = import.vectors.values().filter_map(|vector| vector.model.as_ref());
+    if let Some(other) = others.find(|model| **model != fingerprint) {
         usage!(
             "--model {}: found fingerprint {fingerprint:.12}, the vectors were made by a model of fingerprint {other:.12}",
             path.display()
         );
     }
     Ok(Some(Model { name: model_name(path), fingerprint }))
+}
+
+/// Says of which vectors nobody knows whether they are of the model of the others.
+fn warn_of_unknown(import: &Import, config: &StoreConfig, is_given: bool) {
+    for (name, vector) in &import.vectors {
+        let recorded = config.vectors.get(name).and_then(|vector| vector.model.as_ref());
+        match recorded {
+            None => output::warning(format!(
+                "vectors `{name}`: the store records no model, so that vectors and queries of others are not refused; \
+                 --model records it when the store is made"
+            )),
+            Some(model) if vector.of_unknown && !is_given => output::warning(format!(
+                "vectors `{name}`: found files that do not say which model made them, expected those of {}; --model \
+                 compares it",
+                model.name
+            )),
+            Some(_) => {}
+        }
+    }
 }

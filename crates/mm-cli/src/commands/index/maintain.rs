@@ -1,17 +1,10 @@
-//! `mm index delete`, `stats`, `optimize` and `check`.
+//! `mm index delete`, `stats` and `check`.
 
 use super::{bytes, print};
-use crate::{
-    args::store::StoreArgs,
-    context::{Context, stop_on_interrupt},
-    exit::{interrupted, usage},
-    output,
-    progress::ItemProgress,
-};
+use crate::{args::store::StoreArgs, context::Context, exit::usage, output, progress::ItemProgress};
 use anyhow::{Result, bail};
-use mm_index::{Error, Filter, OptimizeOptions, Optimized, Store};
+use mm_index::Filter;
 use serde_json::json;
-use std::sync::atomic::AtomicBool;
 
 #[derive(clap::Args)]
 pub(super) struct Delete {
@@ -72,54 +65,6 @@ pub(super) fn stats(arguments: &Stats, context: &Context) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[derive(clap::Args)]
-pub(super) struct Optimize {
-    #[command(flatten)]
-    store: StoreArgs,
-    /// Rebuild complete graphs too, and build graphs for stores that are small enough to be searched exactly.
-    #[arg(long)]
-    rebuild: bool,
-}
-
-pub(super) fn optimize(arguments: &Optimize, context: &Context) -> Result<()> {
-    let store = arguments.store.open()?;
-    let stop = stop_on_interrupt("these rows")?;
-    let done = optimize_store(store.as_ref(), arguments.rebuild, &stop)?;
-    print(context, json!({"graphs": done.graphs}), || match done.graphs.as_slice() {
-        [] => "no graph is needed: searches are exact or the graphs are complete".to_owned(),
-        graphs => {
-            let line = |g: &mm_index::OptimizedGraph| {
-                format!(
-                    "graph of {}: {} rows ({} of them as before), {}, {:.1} s",
-                    g.vector,
-                    g.rows,
-                    g.kept,
-                    bytes(g.bytes),
-                    g.seconds
-                )
-            };
-            graphs.iter().map(line).collect::<Vec<_>>().join("\n")
-        }
-    });
-    Ok(())
-}
-
-/// Optimizes with progress; ends as interrupted when it is stopped.
-pub(super) fn optimize_store(store: &dyn Store, rebuild: bool, stop: &AtomicBool) -> Result<Optimized> {
-    let mut progress = ItemProgress::new();
-    let on_progress = &mut |name: &str, done, total| progress.update(&format!("graph of {name}"), done, total);
-    let result = store.optimize(&OptimizeOptions { stop, rebuild }, on_progress);
-    progress.finish();
-    match result {
-        Err(Error::Stopped { done, total }) => {
-            interrupted!(
-                "{done} of {total} rows of a graph were added; all rows are stored, `mm index optimize` builds the graph again"
-            )
-        }
-        result => Ok(result?),
-    }
 }
 
 #[derive(clap::Args)]

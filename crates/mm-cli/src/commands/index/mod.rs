@@ -6,6 +6,7 @@ mod duplicates;
 mod export;
 mod import;
 mod maintain;
+mod optimize;
 
 pub(super) use build::load_model_of;
 
@@ -35,8 +36,8 @@ enum Command {
     Delete(maintain::Delete),
     /// Show counts and sizes.
     Stats(maintain::Stats),
-    /// Build the graphs that make searches fast, and free the space of deleted rows.
-    Optimize(maintain::Optimize),
+    /// Build the graphs that make searches fast, and merge the lists of words.
+    Optimize(optimize::Optimize),
     /// Verify the store: read everything and compare checksums, counts and graphs.
     Check(maintain::Check),
     /// Write rows (.jsonl, .parquet) or the vectors of a modality (.npy) to a file.
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         Command::Import(import) => import::import(import, context),
         Command::Delete(delete) => maintain::delete(delete, context),
         Command::Stats(stats) => maintain::stats(stats, context),
-        Command::Optimize(optimize) => maintain::optimize(optimize, context),
+        Command::Optimize(optimize) => optimize::optimize(optimize, context),
         Command::Check(check) => maintain::check(check, context),
         Command::Export(export) => export::export(export, context),
         Command::Duplicates(duplicates) => duplicates::duplicates(duplicates, context),

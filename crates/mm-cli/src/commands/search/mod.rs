@@ -65,7 +65,7 @@ pub(crate) struct Arguments {
     /// `[transcript_ngram]`).
     #[arg(long, value_name = "LANGUAGE", requires = "audio", conflicts_with = "modality")]
     transcript_language: Option<String>,
-    /// Number of results of each modality, or all.
+    /// Number of results, or all; of a run, of each modality.
     #[arg(long, value_name = "N|all", default_value = "10")]
     k: Limit,
     /// With FILE.png, save the attention map between the query and the best result (runs trained with

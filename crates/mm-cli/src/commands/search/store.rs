@@ -48,6 +48,9 @@ pub(super) fn search(folder: &Path, arguments: &Arguments, context: &Context) ->
         usage!("--hybrid: searches by the words of --text too; give the words by --words");
     }
     let has_query = arguments.has_query();
+    if !has_query {
+        check_without_query(arguments, context)?;
+    }
     let filter = options.filter.as_deref().map(Filter::parse).transpose()?;
     let store = mm_index::open(folder)?;
     if !has_query && words.is_none() {
@@ -76,6 +79,15 @@ pub(super) fn search(folder: &Path, arguments: &Arguments, context: &Context) ->
         output::note(format!("{}: the results as a page", out.display()));
     }
     Ok(())
+}
+
+/// Refuses options of a query by vectors where there is none.
+fn check_without_query(arguments: &Arguments, context: &Context) -> Result<()> {
+    if !arguments.modality.is_empty() || arguments.model.is_some() {
+        usage!("--modality, --model: are of a query; give --text, --image, --audio, --video or --input");
+    }
+    // Nothing is loaded, but a wrong --dtype or --transparency is refused as elsewhere.
+    arguments.in_store.dtype.load_options(context).map(drop)
 }
 
 /// Prints the first `k` rows that meet a filter, in the order in which they were written.

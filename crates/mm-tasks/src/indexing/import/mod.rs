@@ -3,22 +3,27 @@
 //! (<https://github.com/rom1504/clip-retrieval>).
 
 mod records;
+mod scan;
 mod source;
 
 use super::payload::PayloadColumns;
 use crate::{Error, Result};
 use mm_index::{Distance, Model, Payload, Quantization, Row, Store, StoreConfig, VectorConfig, Vectors};
 use records::{Record, for_each_record};
+use scan::Scan;
 use serde_json::Value;
 use source::{Part, parts};
 use std::{
-    collections::{BTreeMap, HashSet},
-    path::{Path, PathBuf},
+    collections::BTreeMap,
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 /// Rows that are written together.
 const BATCH: usize = 4096;
+
+/// The name of a model of which only the fingerprint is known.
+pub const UNNAMED_MODEL: &str = "unknown";
 
 /// How files of vectors are read.
 #[derive(Debug, Clone, Default)]
@@ -32,12 +37,16 @@ pub struct ImportOptions {
 }
 
 /// Named vectors of the files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedVector {
     /// Width.
     pub dim: usize,
     /// Whether a row has several.
     pub multi: bool,
+    /// Fingerprint of the model that made them, where files say it.
+    pub model: Option<String>,
+    /// Whether some are of files that do not say which model made them.
+    pub of_unknown: bool,
 }
 
 /// The result of an import: numbers of rows, and of vectors that the files say are missing.
@@ -63,8 +72,13 @@ pub struct Import {
     zeros: BTreeMap<String, String>,
     /// Number of rows.
     pub rows: usize,
-    /// Fingerprints of the models that the files name as their origin.
-    pub models: Vec<String>,
+}
+
+impl ImportedVector {
+    /// The model that made them, where files say it; its name is not known.
+    pub fn model(&self) -> Option<Model> {
+        self.model.clone().map(|fingerprint| Model { name: UNNAMED_MODEL.to_owned(), fingerprint })
+    }
 }
 
 impl Import {
@@ -72,8 +86,8 @@ impl Import {
     /// `on_progress(rows)` is called now and then.
     ///
     /// # Errors
-    /// Names the file: unreadable, arrays and tables of different lengths, vectors of different widths, an id twice.
-    /// [`Error::Stopped`] when it was stopped.
+    /// Names the file: unreadable, arrays and tables of different lengths, vectors of different widths or models, an id
+    /// twice. [`Error::Stopped`] when it was stopped.
     pub fn open(
         sources: &[PathBuf],
         options: ImportOptions,
@@ -83,90 +97,23 @@ impl Import {
         if options.metadata.is_some() && sources.len() != 1 {
             return Err(Error::invalid("metadata", format!("one table for {} sources", sources.len()), "one array"));
         }
-        let (mut all, mut models) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
         for source in sources {
-            let (found, model) = parts(source, options.metadata.as_deref())?;
-            all.extend(found);
-            models.extend(model);
+            all.extend(parts(source, options.metadata.as_deref())?);
         }
-        let columns = PayloadColumns::default();
-        let mut import =
-            Self { parts: all, options, columns, vectors: BTreeMap::new(), zeros: BTreeMap::new(), rows: 0, models };
-        for (index, part) in import.parts.clone().iter().enumerate() {
-            import.scan(index, part, stop, on_progress)?;
+        let Scan { columns, vectors, zeros, rows, .. } = Scan::of(&all, &options, stop, on_progress)?;
+        if vectors.is_empty() {
+            return Err(Error::invalid("vectors", format!("none in {rows} rows"), "at least one"));
         }
-        if import.vectors.is_empty() {
-            return Err(Error::invalid("vectors", format!("none in {} rows", import.rows), "at least one"));
-        }
-        Ok(import)
+        Ok(Self { parts: all, options, columns, vectors, zeros, rows })
     }
 
-    /// Takes a part into account.
-    fn scan(&mut self, index: usize, part: &Part, stop: &AtomicBool, on_progress: &mut dyn FnMut(usize)) -> Result<()> {
-        let (options, total) = (self.options.clone(), self.parts.len());
-        let (mut ids, mut texts) = (HashSet::new(), Vec::new());
-        for_each_record(part, &options, &mut |record| {
-            if stop.load(Ordering::Relaxed) {
-                let what = "reading the files".into();
-                return Err(Error::Stopped { what, done: index, total, hint: "nothing was written" });
-            }
-            // 16 bytes of a hash instead of the text: there may be many rows.
-            let hash: [u8; 16] = blake3::hash(record.id.as_bytes()).as_bytes()[..16].try_into().unwrap_or_default();
-            if !ids.insert(hash) {
-                let reason = format!("found the id `{}` in two places, expected one row for each id", record.id);
-                return Err(Error::file(part.path(), format!("{reason}; another column may hold them (--id)")));
-            }
-            self.add_vectors(&record, part.path())?;
-            texts.extend(record.payload.into_iter().filter_map(|(column, value)| match value {
-                Value::String(text) => Some((column, text)),
-                _ => None,
-            }));
-            self.rows += 1;
-            if self.rows.is_multiple_of(BATCH) {
-                self.infer_columns(&mut texts);
-                on_progress(self.rows);
-            }
-            Ok(())
-        })?;
-        self.infer_columns(&mut texts);
-        Ok(())
-    }
-
-    fn infer_columns(&mut self, texts: &mut Vec<(String, String)>) {
-        let cells = texts.iter().map(|(column, text)| (column.as_str(), text.as_str()));
-        self.columns.join(PayloadColumns::infer_cells(cells));
-        texts.clear();
-    }
-
-    fn add_vectors(&mut self, record: &Record, path: &Path) -> Result<()> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for (name, vector) in &record.vectors {
-            if let Some(value) = vector.iter().find(|value| !value.is_finite()) {
-                let reason = format!("row `{}`: found {value} in {name}, expected finite numbers", record.id);
-                return Err(Error::file(path, reason));
-            }
-            if vector.iter().all(|value| *value == 0.0) {
-                self.zeros.entry(name.clone()).or_insert_with(|| record.id.clone());
-            }
-            let new = ImportedVector { dim: vector.len(), multi: false };
-            let known = self.vectors.entry(name.clone()).or_insert(new);
-            if known.dim != vector.len() {
-                let reason =
-                    format!("row `{}`: found {} values of {name}, expected {}", record.id, vector.len(), known.dim);
-                return Err(Error::file(path, reason));
-            }
-            let count = counts.entry(name).or_default();
-            *count += 1;
-            known.multi |= *count > 1;
-        }
-        Ok(())
-    }
-
-    /// The named vectors of a store for the files, compared by cosine.
+    /// The named vectors of a store for the files, compared by cosine, made by this model, else by the one that all files
+    /// of a vector name.
     pub fn store_config(&self, quantization: Quantization, model: Option<&Model>) -> StoreConfig {
         self.vectors.iter().fold(StoreConfig::default(), |config, (name, vector)| {
-            let ImportedVector { dim, multi } = *vector;
-            let model = model.cloned();
+            let (dim, multi) = (vector.dim, vector.multi);
+            let model = model.cloned().or_else(|| vector.model().filter(|_| !vector.of_unknown));
             config.with(name, VectorConfig { multi, quantization, model, ..VectorConfig::cosine(dim) })
         })
     }
@@ -210,10 +157,14 @@ impl Import {
     /// Compares the vectors of the files with those of a store.
     ///
     /// # Errors
-    /// When the store lacks them or has them in another width, or a vector has no direction although cosines are compared.
+    /// When the store lacks them, has them in another width or of another model, or a vector has no direction although
+    /// cosines are compared.
     pub fn check(&self, config: &StoreConfig) -> Result<()> {
         for (name, vector) in &self.vectors {
             let known = config.vector(name)?;
+            if let Some(model) = vector.model() {
+                config.check_model(name, &model)?;
+            }
             if known.dim != vector.dim {
                 let (found, expected) = (format!("{} values", vector.dim), format!("{} as in the store", known.dim));
                 return Err(Error::invalid(format!("vectors `{name}`"), found, expected));

@@ -1,5 +1,7 @@
 //! The rows of files of vectors, one at a time.
 
+#[cfg(feature = "parquet")]
+use super::super::parquet::json_columns;
 use super::{ImportOptions, source::Part};
 use crate::{Error, Result};
 use mm_data::{Cells, Table, cell_text};
@@ -56,7 +58,7 @@ pub(super) fn for_each_record(
     };
     match part {
         Part::Table(path) => read_table(path, options, &mut add)?,
-        Part::Arrays { arrays, rows, prefix } => {
+        Part::Arrays { arrays, rows, prefix, .. } => {
             let mut readers = arrays.iter().map(|(name, path)| ArrayReader::open(name.clone(), path));
             let mut readers = readers.by_ref().collect::<Result<Vec<_>>>()?;
             read_arrays(&mut readers, rows.as_deref(), prefix, options, &mut add)?;
@@ -128,6 +130,31 @@ fn field((column, value): (String, Value)) -> (String, Value) {
     (own.map_or_else(|| column.clone(), ToOwned::to_owned), value)
 }
 
+/// Calls `each` with the rows of a table. Columns that a Parquet file marks as JSON have the values that their texts stand
+/// for.
+fn for_each_row(path: &Path, each: &mut dyn FnMut(Cells) -> Result<()>) -> Result<()> {
+    let columns = json_columns(path)?;
+    let mut number = 0;
+    Table::for_each_row(path, |mut cells| {
+        number += 1;
+        for column in &columns {
+            if let Some(Value::String(text)) = cells.get(column) {
+                let expected = format!("the JSON that the type of column `{column}` says");
+                let refused = |e| Error::file(path, format!("row {number}: found {text}, expected {expected}: {e}"));
+                let value = serde_json::from_str(text).map_err(refused)?;
+                cells.insert(column.clone(), value);
+            }
+        }
+        each(cells)
+    })
+}
+
+/// Without the feature `parquet` such a file is refused when its rows are read.
+#[cfg(not(feature = "parquet"))]
+fn json_columns(_: &Path) -> Result<Vec<String>> {
+    Ok(Vec::new())
+}
+
 fn name_of(given: Option<String>, options: &ImportOptions, path: &Path) -> Result<String> {
     given.or_else(|| options.modality.clone()).ok_or_else(|| {
         let found = format!("not given, and {} does not say it", path.display());
@@ -137,12 +164,14 @@ fn name_of(given: Option<String>, options: &ImportOptions, path: &Path) -> Resul
 
 fn read_table(path: &Path, options: &ImportOptions, add: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
     let mut number = 0;
-    Table::for_each_row(path, |mut cells| {
+    for_each_row(path, &mut |mut cells| {
         number += 1;
         let at = |reason: String| Error::file(path, format!("row {number}: {reason}"));
         let found = VECTOR_COLUMNS.iter().find_map(|column| Some((*column, cells.remove(*column)?)));
         let Some((column, value)) = found else {
-            return Err(at(format!("found no column of vectors, expected one of {}", VECTOR_COLUMNS.join(", "))));
+            let expected =
+                format!("one of {}, which `mm index export` writes with --modality", VECTOR_COLUMNS.join(", "));
+            return Err(at(format!("found no column of vectors, expected {expected}")));
         };
         let (mut record, own) = Record::of_cells(cells, number.to_string(), options)?;
         let name = name_of(own, options, path)?;
@@ -199,7 +228,7 @@ fn read_arrays(
         add(record)
     };
     match rows {
-        Some(path) => Table::for_each_row(path, &mut add_cells)?,
+        Some(path) => for_each_row(path, &mut add_cells)?,
         None => (0..length).try_for_each(|_| add_cells(Cells::new()))?,
     }
     match rows {

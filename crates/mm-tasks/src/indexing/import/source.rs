@@ -2,7 +2,10 @@
 
 use crate::{Error, Result, embedding::rows_file, error::io_error, shards::ShardFolder};
 use mm_core::Modality;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// Files that correspond row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub(super) enum Part {
         rows: Option<PathBuf>,
         /// What the numbers of rows begin with.
         prefix: String,
+        /// Fingerprint of the model that made them, where the folder says it.
+        model: Option<String>,
     },
     /// A table with a column of vectors.
     Table(PathBuf),
@@ -30,25 +35,34 @@ impl Part {
             }
         }
     }
+
+    /// Fingerprint of the model that made the vectors, where the files say it.
+    pub(super) fn model(&self) -> Option<&str> {
+        match self {
+            Self::Table(_) => None,
+            Self::Arrays { model, .. } => model.as_deref(),
+        }
+    }
 }
 
-/// The files of a source, and the fingerprint of the model that made them where they say it.
-pub(super) fn parts(source: &Path, metadata: Option<&Path>) -> Result<(Vec<Part>, Option<String>)> {
+/// The files of a source.
+pub(super) fn parts(source: &Path, metadata: Option<&Path>) -> Result<Vec<Part>> {
     if metadata.is_some() && source.extension().is_none_or(|extension| extension != "npy") {
         let expected = "an array (.npy): other sources describe their rows themselves";
         return Err(Error::invalid("metadata", format!("a table for {}", source.display()), expected));
     }
     if source.is_dir() {
-        let parts = folder_parts(source)?;
-        return Ok((parts, ShardFolder::open(source)?.provenance()?.map(|provenance| provenance.model)));
+        let model = ShardFolder::open(source)?.provenance()?.map(|provenance| provenance.model);
+        return folder_parts(source, model.as_ref());
     }
     match source.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => {
             let described = rows_file(source);
             let rows = metadata.map(Path::to_owned).or_else(|| described.exists().then_some(described));
-            Ok((vec![Part::Arrays { arrays: vec![(None, source.to_owned())], rows, prefix: String::new() }], None))
+            let arrays = vec![(None, source.to_owned())];
+            Ok(vec![Part::Arrays { arrays, rows, prefix: String::new(), model: None }])
         }
-        Some("parquet" | "jsonl" | "ndjson") => Ok((vec![Part::Table(source.to_owned())], None)),
+        Some("parquet" | "jsonl" | "ndjson") => Ok(vec![Part::Table(source.to_owned())]),
         _ => {
             let found = source.display();
             let expected = "a file .npy, .parquet or .jsonl, or a folder with `img_emb`, `text_emb` and `metadata` as \
@@ -66,52 +80,68 @@ fn vector_name(folder: &str) -> Option<&str> {
     }
 }
 
-/// The shards of a folder: `img_emb/img_emb_NAME.npy`, `text_emb/text_emb_NAME.npy`, `metadata/metadata_NAME.parquet`.
-fn folder_parts(folder: &Path) -> Result<Vec<Part>> {
+/// The folder of the tables that describe the rows of a folder's arrays.
+const METADATA: &str = "metadata";
+
+/// The shards of a folder: `img_emb/img_emb_NAME.npy`, `text_emb/text_emb_NAME.npy`, `metadata/metadata_NAME.parquet`. A
+/// shard that one of these folders has is expected in each.
+fn folder_parts(folder: &Path, model: Option<&String>) -> Result<Vec<Part>> {
+    let is_folder = |name: &String| folder.join(name).is_dir();
     let mut arrays: Vec<(String, String)> = Vec::new();
-    for name in entries(folder)? {
+    for name in entries(folder)?.into_iter().filter(is_folder) {
         if let Some(vector) = vector_name(&name) {
             arrays.push((vector.to_owned(), name));
         }
     }
-    let Some((_, first)) = arrays.first() else {
+    if arrays.is_empty() {
         let expected = "folders of arrays (`img_emb`, `text_emb`) as clip-retrieval and `mm embed --shards` write them";
         return Err(Error::file(folder, format!("found no folder of arrays, expected {expected}")));
-    };
-    let shard_of = |file: &str| {
-        let name = file.strip_prefix(&format!("{first}_"))?.strip_suffix(".npy")?;
-        Some(name.to_owned())
-    };
-    let shards: Vec<String> = entries(&folder.join(first))?.iter().filter_map(|file| shard_of(file)).collect();
+    }
+    let is_described = is_folder(&METADATA.to_owned());
+    let mut shards = BTreeSet::new();
+    for (_, name) in &arrays {
+        shards.extend(shard_names(folder, name, ".npy")?);
+    }
+    if is_described {
+        shards.extend(shard_names(folder, METADATA, ".parquet")?);
+    }
     if shards.is_empty() {
-        return Err(Error::file(folder.join(first), format!("found no array {first}_NAME.npy")));
+        let names: Vec<String> = arrays.iter().map(|(_, name)| format!("{name}_NAME.npy")).collect();
+        return Err(Error::file(folder, format!("found no array {}", names.join(", "))));
     }
     let part = |shard: &String| {
-        let array = |(vector, folder_name): &(String, String)| {
-            (Some(vector.clone()), folder.join(folder_name).join(format!("{folder_name}_{shard}.npy")))
+        let array = |(vector, name): &(String, String)| {
+            Ok((Some(vector.clone()), existing(folder.join(name).join(format!("{name}_{shard}.npy")))?))
         };
-        let rows = folder.join("metadata").join(format!("metadata_{shard}.parquet"));
-        let rows = rows.exists().then_some(rows);
-        Part::Arrays { arrays: arrays.iter().map(array).collect(), rows, prefix: format!("{shard}/") }
+        let rows = is_described.then(|| existing(folder.join(METADATA).join(format!("{METADATA}_{shard}.parquet"))));
+        let arrays = arrays.iter().map(array).collect::<Result<_>>()?;
+        Ok(Part::Arrays { arrays, rows: rows.transpose()?, prefix: format!("{shard}/"), model: model.cloned() })
     };
-    let parts: Vec<Part> = shards.iter().map(part).collect();
-    for (_, path) in parts.iter().flat_map(|part| match part {
-        Part::Arrays { arrays, .. } => arrays.as_slice(),
-        Part::Table(_) => &[],
-    }) {
-        if !path.exists() {
-            return Err(Error::file(path, "not found, expected an array for each shard of the others"));
-        }
+    shards.iter().map(part).collect()
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
+    if path.exists() {
+        return Ok(path);
     }
-    Ok(parts)
+    Err(Error::file(path, "not found, expected a file for each shard of the other folders"))
+}
+
+/// `0001` of each `img_emb/img_emb_0001.npy`.
+fn shard_names(folder: &Path, name: &str, ending: &str) -> Result<Vec<String>> {
+    let prefix = format!("{name}_");
+    let files = entries(&folder.join(name))?;
+    let shard = |file: &String| Some(file.strip_prefix(&prefix)?.strip_suffix(ending)?.to_owned());
+    Ok(files.iter().filter_map(shard).collect())
 }
 
 /// The names in a folder, sorted.
 fn entries(folder: &Path) -> Result<Vec<String>> {
-    let entries = std::fs::read_dir(folder).map_err(io_error(folder))?;
     let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.map_err(io_error(folder))?.file_name().into_string().ok());
+    for entry in std::fs::read_dir(folder).map_err(io_error(folder))? {
+        let entry = entry.map_err(io_error(folder))?;
+        let refused = |_| Error::file(entry.path(), "found a name that is not UTF-8, expected one that is; rename it");
+        names.push(entry.file_name().into_string().map_err(refused)?);
     }
     names.sort();
     Ok(names)
@@ -121,24 +151,43 @@ fn entries(folder: &Path) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_arrays_of_a_shard_belong_together() {
-        let folder = tempfile::tempdir().unwrap();
-        for file in
-            ["img_emb/img_emb_0.npy", "img_emb/img_emb_1.npy", "text_emb/text_emb_0.npy", "metadata/metadata_0.parquet"]
-        {
-            let path = folder.path().join(file);
+    fn write(folder: &Path, files: &[&str]) {
+        for file in files {
+            let path = folder.join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
-        let error = parts(folder.path(), None).unwrap_err().to_string();
-        assert!(error.contains("text_emb_1.npy") && error.contains("not found"), "{error}");
-        std::fs::write(folder.path().join("text_emb/text_emb_1.npy"), "").unwrap();
-        let (found, model) = parts(folder.path(), None).unwrap();
-        assert_eq!((found.len(), model), (2, None));
-        let Part::Arrays { arrays, rows, prefix } = &found[1] else { panic!("arrays") };
+    }
+
+    #[test]
+    fn the_arrays_of_a_shard_belong_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = || parts(folder.path(), None).unwrap_err().to_string();
+        // The first folder has fewer shards than the second.
+        write(folder.path(), &["img_emb/img_emb_0.npy", "text_emb/text_emb_0.npy", "text_emb/text_emb_1.npy"]);
+        assert!(refused().contains("img_emb_1.npy: not found, expected a file for each shard"), "{}", refused());
+        write(folder.path(), &["img_emb/img_emb_1.npy", "img_emb/notes.txt"]);
+        let found = parts(folder.path(), None).unwrap();
+        assert_eq!(found.len(), 2);
+        let Part::Arrays { arrays, rows, prefix, model } = &found[1] else { panic!("arrays") };
         let names: Vec<_> = arrays.iter().map(|(name, _)| name.as_deref().unwrap()).collect();
-        assert_eq!((names, rows, prefix.as_str()), (vec!["image", "text"], &None, "1/"));
+        assert_eq!((names, rows, prefix.as_str(), model), (vec!["image", "text"], &None, "1/", &None));
+        // Where shards are described, each is.
+        write(folder.path(), &["metadata/metadata_0.parquet"]);
+        assert!(refused().contains("metadata_1.parquet: not found"), "{}", refused());
+        write(folder.path(), &["metadata/metadata_1.parquet", "metadata/metadata_2.parquet"]);
+        assert!(refused().contains("img_emb_2.npy: not found"), "{}", refused());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_that_are_not_utf_8_are_refused() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &["img_emb/img_emb_0.npy"]);
+        std::fs::write(folder.path().join("img_emb").join(OsStr::from_bytes(b"img_emb_\xff.npy")), "").unwrap();
+        let message = parts(folder.path(), None).unwrap_err().to_string();
+        assert!(message.contains("img_emb_") && message.contains("not UTF-8"), "{message}");
     }
 
     #[test]
