@@ -5,6 +5,12 @@ use crate::{CheckProblem, CheckReport};
 /// Problems of one kind that are listed.
 const MAX_LISTED: usize = 20;
 
+/// What a person does who meets damage, to learn how much there is.
+pub(crate) const LIST: &str = "`mm index check` lists what is damaged";
+
+/// What to do about what no row says where it comes from.
+pub(crate) const REBUILD: &str = "restore a copy of the store, or build it again";
+
 pub(crate) const RESTORE: &str = "restore a copy of the store, or delete the row (`mm index delete --id`) and write it again (`mm index build`, `add` or `import`)";
 
 impl CheckReport {

@@ -12,6 +12,7 @@ mod payload;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod query;
+mod recommend;
 mod row;
 mod score;
 mod search;

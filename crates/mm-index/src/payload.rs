@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 /// A JSON object: the fields of a row.
 pub type Payload = Map<String, Value>;
@@ -67,13 +67,40 @@ pub struct GeoPoint {
 }
 
 /// What filters see of a payload: values and places by the path of their field (`camera.lens` for nested objects). The
-/// elements of a list are values of the field; null is no value.
+/// elements of a list are values of the field; null is no value. Integers beyond 64 bits with a sign are floats.
 #[derive(Debug, Default, PartialEq)]
 pub struct FieldValues {
     /// Values, in the order of the payload.
     pub values: Vec<(String, Scalar)>,
     /// Places.
     pub points: Vec<(String, GeoPoint)>,
+    /// Fields without a value: null, empty lists and empty objects.
+    pub empty: Vec<String>,
+}
+
+/// A value, so that equal ones are found: a whole number is the same as an integer and as a float.
+#[derive(PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Bool(bool),
+    Integer(i64),
+    Float(u64),
+    Text(&'a str),
+}
+
+impl<'a> Key<'a> {
+    fn of(value: &'a Scalar) -> Self {
+        /// The first float beyond 64-bit integers.
+        const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+        match value {
+            Scalar::Bool(value) => Self::Bool(*value),
+            Scalar::Integer(value) => Self::Integer(*value),
+            Scalar::Float(value) if value.trunc() == *value && (-LIMIT..LIMIT).contains(value) => {
+                Self::Integer(*value as i64)
+            }
+            Scalar::Float(value) => Self::Float(value.to_bits()),
+            Scalar::Text(text) => Self::Text(text),
+        }
+    }
 }
 
 impl FieldValues {
@@ -86,9 +113,31 @@ impl FieldValues {
         found
     }
 
+    /// The paths of all fields; one with several values comes several times.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &String> {
+        let values = self.values.iter().map(|(path, _)| path);
+        values.chain(self.points.iter().map(|(path, _)| path)).chain(&self.empty)
+    }
+
+    /// Values, each once for each field.
+    pub(crate) fn distinct_values(&self) -> impl Iterator<Item = (&str, &Scalar)> {
+        let mut seen = HashSet::new();
+        let values = self.values.iter().map(|(path, value)| (path.as_str(), value));
+        values.filter(move |(path, value)| seen.insert((*path, Key::of(value))))
+    }
+
+    /// Places, each once for each field.
+    pub(crate) fn distinct_points(&self) -> impl Iterator<Item = (&str, GeoPoint)> {
+        let mut seen = HashSet::new();
+        // Zero has two signs, which are equal.
+        let bits = |degrees: f64| (degrees + 0.0).to_bits();
+        let points = self.points.iter().map(|(path, point)| (path.as_str(), *point));
+        points.filter(move |(path, point)| seen.insert((*path, bits(point.lat), bits(point.lon))))
+    }
+
     fn add(&mut self, path: &str, value: &Value) {
         let scalar = match value {
-            Value::Null => return,
+            Value::Null => return self.empty.push(path.to_owned()),
             Value::Bool(value) => Scalar::Bool(*value),
             Value::Number(number) => match (number.as_i64(), number.as_f64()) {
                 (Some(value), _) => Scalar::Integer(value),
@@ -96,7 +145,9 @@ impl FieldValues {
                 (None, None) => return,
             },
             Value::String(text) => Scalar::Text(text.clone()),
+            Value::Array(list) if list.is_empty() => return self.empty.push(path.to_owned()),
             Value::Array(list) => return list.iter().for_each(|element| self.add(path, element)),
+            Value::Object(object) if object.is_empty() => return self.empty.push(path.to_owned()),
             Value::Object(object) => {
                 let degrees = |name: &str| object.get(name).and_then(Value::as_f64);
                 if let (Some(lat), Some(lon)) = (degrees("lat"), degrees("lon")) {
@@ -118,9 +169,9 @@ mod tests {
     fn lists_objects_and_places_are_flattened() {
         let payload = json!({
             "year": 2001, "size": 1.5, "tags": ["a", ["b", null]], "camera": {"lens": true},
-            "place": {"lat": 48.1, "lon": 11.5}, "none": null, "large": u64::MAX
+            "place": {"lat": 48.1, "lon": 11.5}, "none": null, "large": u64::MAX, "list": [], "object": {"empty": {}}
         });
-        let FieldValues { values, points } = FieldValues::of(payload.as_object().unwrap());
+        let FieldValues { values, points, empty } = FieldValues::of(payload.as_object().unwrap());
         let found: Vec<String> = values.iter().map(|(path, value)| format!("{path}={value}")).collect();
         let expected = [
             "camera.lens=true",
@@ -136,5 +187,19 @@ mod tests {
         sorted.sort();
         assert_eq!(sorted, expected);
         assert_eq!(points, [("place".to_owned(), GeoPoint { lat: 48.1, lon: 11.5 })]);
+        let mut empty = empty;
+        empty.sort();
+        assert_eq!(empty, ["list", "none", "object.empty", "tags"]);
+    }
+
+    #[test]
+    fn equal_values_of_a_field_are_one() {
+        let place = json!([{"lat": 0.0, "lon": 1}, {"lat": -0.0, "lon": 1.0}]);
+        let payload = json!({"a": [1, 1.0, "1", 1.5, true, 1], "b": 1, "place": place});
+        let fields = FieldValues::of(payload.as_object().unwrap());
+        let found: Vec<String> = fields.distinct_values().map(|(path, value)| format!("{path}={value}")).collect();
+        let of_points = ["place.lat=0.0", "place.lon=1"];
+        assert_eq!(found, [&["a=1", "a=\"1\"", "a=1.5", "a=true", "b=1"][..], &of_points].concat());
+        assert_eq!(fields.distinct_points().count(), 1);
     }
 }

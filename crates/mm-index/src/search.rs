@@ -1,11 +1,14 @@
 //! Queries on any engine: each search gives rows with scores, which are joined and then read.
 
 use crate::{
-    Answer, Contribution, Error, Example, Filter, Hit, Method, Query, Search, Step, StoreConfig, VectorConfig,
-    fusion::fuse, payload::Payload, row::prepare, score::Scored, words::query_words,
+    Answer, Contribution, Error, Filter, Hit, Method, Query, Search, Step, StoreConfig, VectorConfig, check::LIST,
+    fusion::fuse, payload::Payload, recommend::recommend, row::prepare, score::Scored, words::query_words,
 };
 use half::f16;
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 /// Fusions and candidates of candidates that may be inside each other.
 const MAX_DEPTH: usize = 16;
@@ -63,25 +66,39 @@ pub(crate) trait Searcher {
 
     /// The rows of these row numbers, in this order; a missing one is an error.
     fn rows(&mut self, row_numbers: &[i64]) -> Result<Vec<RowData>, Self::Failure>;
+
+    /// The failure that stored data are not what was written.
+    fn damaged(what: String) -> Self::Failure;
+}
+
+/// Compares a row that a filter found with it: the row has a checksum, the tables by which it was found have none.
+pub(crate) fn check_filter(filter: &Filter, row: &RowData) -> Result<(), String> {
+    if filter.matches(&row.payload) {
+        return Ok(());
+    }
+    Err(format!("the filter `{filter}` found the row `{}`, whose fields do not meet it; {LIST}", row.id))
 }
 
 /// Rows that a query found, and how.
 #[derive(Default)]
-struct Found {
-    rows: Vec<Scored>,
+pub(crate) struct Found {
+    pub(crate) rows: Vec<Scored>,
     contributions: HashMap<i64, Vec<Contribution>>,
     steps: Vec<Step>,
+    /// The filters by which rows were found, with the numbers of these rows.
+    filtered: Vec<(Filter, HashSet<i64>)>,
 }
 
 /// The answer to a query.
 pub(crate) fn answer<S: Searcher>(searcher: &mut S, query: &Query) -> Result<Answer, S::Failure> {
-    if query.k == 0 {
-        return Err(Error::invalid("number of results", 0, "at least 1").into());
-    }
     let mut found = find(searcher, query, None, 0)?;
     let row_numbers: Vec<i64> = found.rows.iter().map(|row| row.row).collect();
-    let rows = searcher.rows(&row_numbers)?.into_iter().zip(&found.rows);
-    let hits = rows.map(|(RowData { id, payload, text, .. }, Scored { row, score })| {
+    let rows = searcher.rows(&row_numbers)?;
+    for (filter, selected) in &found.filtered {
+        let by_filter = row_numbers.iter().zip(&rows).filter(|(number, _)| selected.contains(number));
+        by_filter.map(|(_, row)| row).try_for_each(|row| check_filter(filter, row)).map_err(S::damaged)?;
+    }
+    let hits = rows.into_iter().zip(&found.rows).map(|(RowData { id, payload, text, .. }, Scored { row, score })| {
         let contributions = found.contributions.remove(row).unwrap_or_default();
         Hit { id, score: *score, payload, text, contributions }
     });
@@ -99,51 +116,83 @@ fn find<S: Searcher>(
         let found = format!("more than {MAX_DEPTH} queries inside each other");
         return Err(Error::invalid("query", found, "fewer").into());
     }
+    if query.k == 0 {
+        return Err(Error::invalid("number of results", 0, "at least 1").into());
+    }
+    query.filter.as_ref().map_or(Ok(()), Filter::check)?;
     let filter = match (outer, &query.filter) {
         (Some(outer), Some(inner)) => Some(Filter::And(vec![outer.clone(), inner.clone()])),
         (outer, inner) => outer.or(inner.as_ref()).cloned(),
     };
-    let is_joined = matches!(&query.search, Search::Fusion { .. } | Search::MaxSim { over: Some(_), .. });
-    let selection = match &filter {
-        Some(filter) if !is_joined => Some(searcher.select(filter)?),
-        _ => None,
-    };
-    let (selection, k) = (selection.as_ref(), query.k);
+    let k = query.k;
     match &query.search {
-        Search::Nearest { vector, values } => find_nearest(searcher, vector, &[values], selection, k),
-        Search::Text { words } => find_words(searcher, words, selection, k),
+        Search::Nearest { vector, values } => {
+            select(searcher, filter, |searcher, selection| find_nearest(searcher, vector, &[values], selection, k))
+        }
+        Search::Text { words } => {
+            select(searcher, filter, |searcher, selection| find_words(searcher, words, selection, k))
+        }
         Search::MaxSim { vector, values, over: None } => {
             let values: Vec<&Vec<f32>> = values.iter().collect();
-            find_nearest(searcher, vector, &values, selection, k)
+            select(searcher, filter, |searcher, selection| find_nearest(searcher, vector, &values, selection, k))
         }
         Search::MaxSim { vector, values, over: Some(over) } => {
             let candidates = find(searcher, over, filter.as_ref(), depth + 1)?;
             score_candidates(searcher, vector, values, candidates, k)
         }
-        Search::Recommend { vector, positive, negative } => {
+        Search::Recommend { vector, positive, negative } => select(searcher, filter, |searcher, selection| {
             recommend(searcher, vector, [positive.as_slice(), negative.as_slice()], selection, k)
-        }
-        Search::Fusion { queries, constant } => {
-            let mut found = Found::default();
-            let mut lists = Vec::new();
-            for (weight, query) in queries {
-                if !weight.is_finite() {
-                    return Err(Error::invalid("weight of a fusion", weight, "a finite number").into());
-                }
-                let part = find(searcher, query, filter.as_ref(), depth + 1)?;
-                found.steps.extend(part.steps);
-                lists.push((*weight, part.rows));
-            }
-            for fused in fuse(&lists, *constant).into_iter().take(k) {
-                found.rows.push(Scored { row: fused.row, score: fused.score });
-                found.contributions.insert(fused.row, fused.contributions);
-            }
-            Ok(found)
-        }
+        }),
+        Search::Fusion { queries, constant } => find_fused(searcher, queries, *constant, filter.as_ref(), k, depth),
     }
 }
 
-fn find_nearest<S: Searcher>(
+/// What a search finds among the rows that a filter selects.
+fn select<S: Searcher>(
+    searcher: &mut S,
+    filter: Option<Filter>,
+    find: impl FnOnce(&mut S, Option<&S::Selection>) -> Result<Found, S::Failure>,
+) -> Result<Found, S::Failure> {
+    let selection = filter.as_ref().map(|filter| searcher.select(filter)).transpose()?;
+    let mut found = find(searcher, selection.as_ref())?;
+    found.filtered.extend(filter.map(|filter| (filter, found.rows.iter().map(|row| row.row).collect())));
+    Ok(found)
+}
+
+/// The rows of several queries, by reciprocal rank fusion.
+fn find_fused<S: Searcher>(
+    searcher: &mut S,
+    queries: &[(f64, Query)],
+    constant: f64,
+    filter: Option<&Filter>,
+    k: usize,
+    depth: usize,
+) -> Result<Found, S::Failure> {
+    if queries.is_empty() {
+        return Err(Error::invalid("queries of a fusion", "none", "at least one").into());
+    }
+    if !(constant.is_finite() && constant >= 0.0) {
+        return Err(Error::invalid("constant of a fusion", constant, "a finite number of at least 0").into());
+    }
+    let mut found = Found::default();
+    let mut lists = Vec::new();
+    for (weight, query) in queries {
+        if !weight.is_finite() {
+            return Err(Error::invalid("weight of a fusion", weight, "a finite number").into());
+        }
+        let part = find(searcher, query, filter, depth + 1)?;
+        found.steps.extend(part.steps);
+        found.filtered.extend(part.filtered);
+        lists.push((*weight, part.rows));
+    }
+    for fused in fuse(&lists, constant).into_iter().take(k) {
+        found.rows.push(Scored { row: fused.row, score: fused.score });
+        found.contributions.insert(fused.row, fused.contributions);
+    }
+    Ok(found)
+}
+
+pub(crate) fn find_nearest<S: Searcher>(
     searcher: &mut S,
     name: &str,
     values: &[&Vec<f32>],
@@ -205,56 +254,7 @@ fn score_candidates<S: Searcher>(
         seconds: started.elapsed().as_secs_f64(),
         note: None,
     });
-    Ok(Found { rows, steps, ..Found::default() })
-}
-
-fn recommend<S: Searcher>(
-    searcher: &mut S,
-    name: &str,
-    [positive, negative]: [&[Example]; 2],
-    selection: Option<&S::Selection>,
-    k: usize,
-) -> Result<Found, S::Failure> {
-    let mut examples = Vec::new();
-    let wanted = mean(searcher, name, positive, &mut examples)?
-        .ok_or_else(|| Error::invalid("positive examples of a recommendation", "none", "at least one row or vector"))?;
-    let values: Vec<f32> = match mean(searcher, name, negative, &mut examples)? {
-        Some(unwanted) => wanted.iter().zip(unwanted).map(|(p, n)| 2.0 * p - n).collect(),
-        None => wanted,
-    };
-    let mut found = find_nearest(searcher, name, &[&values], selection, k.saturating_add(examples.len()))?;
-    found.rows.retain(|row| !examples.contains(&row.row));
-    found.rows.truncate(k);
-    Ok(found)
-}
-
-/// The mean of examples; rows among them are added to `rows`. None where there is no example.
-fn mean<S: Searcher>(
-    searcher: &mut S,
-    name: &str,
-    examples: &[Example],
-    rows: &mut Vec<i64>,
-) -> Result<Option<Vec<f32>>, S::Failure> {
-    let config = searcher.config().vector(name)?.clone();
-    let mut sum = vec![0f32; config.dim];
-    let mut count = 0usize;
-    for example in examples {
-        let values = match example {
-            Example::Values(values) => prepare(|| format!("example for vector `{name}`"), &config, values)?,
-            Example::Id(id) => {
-                let missing = |found: &str| Error::invalid(format!("example `{id}`"), found, "a row with this vector");
-                let (number, stored) = searcher.example(name, id)?.ok_or_else(|| missing("no such row"))?;
-                let stored = stored.ok_or_else(|| missing(&format!("a row without vector `{name}`")))?;
-                rows.push(number);
-                stored.iter().map(|v| v.to_f32()).collect()
-            }
-        };
-        for values in values.chunks_exact(config.dim) {
-            sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-            count += 1;
-        }
-    }
-    Ok((count > 0).then(|| sum.into_iter().map(|v| v / count as f32).collect()))
+    Ok(Found { rows, steps, filtered: candidates.filtered, ..Found::default() })
 }
 
 fn prepare_queries(name: &str, config: &VectorConfig, values: &[&Vec<f32>]) -> Result<Vec<Vec<f32>>, Error> {

@@ -173,6 +173,8 @@ pub struct CheckReport {
     pub rows: usize,
     /// What is damaged; empty for a sound store.
     pub problems: Vec<CheckProblem>,
+    /// What was not checked, and why.
+    pub notes: Vec<String>,
 }
 
 /// Something that is damaged.

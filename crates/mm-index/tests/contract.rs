@@ -4,7 +4,9 @@
 mod engines;
 
 use engines::{Engine, on_each_engine};
-use mm_index::{Example, Filter, Query, Row, Scalar, SearchSettings, Store, StoreConfig, VectorConfig};
+use mm_index::{
+    Example, Filter, GeoPoint, Query, Row, Scalar, Search, SearchSettings, Store, StoreConfig, VectorConfig,
+};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +45,13 @@ fn queries_that_do_not_fit_are_refused(engine: &dyn Engine) {
     let filter = |text: &str| Query::nearest("v", values(1)).filter(Filter::parse(text).unwrap());
     let has_order =
         Filter::Range { field: "n".into(), lower: Bound::Included(Scalar::Bool(true)), upper: Bound::Unbounded };
+    let fusion = |constant| Query {
+        search: Search::Fusion { queries: vec![(1.0, Query::text("a"))], constant },
+        ..Query::text("a")
+    };
+    let (south_west, north_east) = (GeoPoint { lat: f64::NAN, lon: 0.0 }, GeoPoint { lat: 1.0, lon: 1.0 });
+    let no_box = Filter::GeoBox { field: "n".into(), south_west, north_east };
+    assert!(message(store.select(&no_box, 9)).contains("latitudes from -90 to 90"));
     for (query, expected) in [
         (Query::nearest("v", vec![1.0; 3]), "query for vector `v`: found 3 values, expected 8 values"),
         (Query::nearest("v", vec![f32::NAN; DIM]), "found NaN at position 0"),
@@ -52,6 +61,11 @@ fn queries_that_do_not_fit_are_refused(engine: &dyn Engine) {
         (Query::text(" -- "), "at least one word"),
         (Query::max_sim("v", vec![]), "found no vector"),
         (Query::fusion(vec![(f64::NAN, Query::text("a"))]), "weight of a fusion"),
+        (Query::fusion(vec![]), "queries of a fusion: found none"),
+        (Query::fusion(vec![(1.0, Query::text("a").k(0))]), "number of results: found 0"),
+        (fusion(-1.0), "constant of a fusion: found -1"),
+        (fusion(f64::NAN), "constant of a fusion: found NaN"),
+        (Query::text("a").filter(no_box), "latitudes from -90 to 90"),
         (filter("m > 3"), "unknown field in the filter `m`: known are n"),
         (Query::text("a").filter(has_order), "true and false have no order"),
     ] {
@@ -162,6 +176,31 @@ fn rows_are_returned_as_they_were_written(engine: &dyn Engine) {
     assert_eq!(store.check(&mut |_, _, _| {}).unwrap().problems, []);
 }
 
+/// A field exists where it has a value, or an object with one; a field without any value is known.
+fn fields_of_objects_and_empty_lists_are_known(engine: &dyn Engine) {
+    let store = engine.create(&config());
+    let row =
+        |id: &str, payload: serde_json::Value| Row { payload: payload.as_object().unwrap().clone(), ..Row::new(id) };
+    store
+        .upsert(&[
+            row("a", serde_json::json!({"camera": {"lens": {"f": 2}}, "tags": [], "none": null})),
+            row("b", serde_json::json!({"camera": {}, "cameras": 1, "place": {"lat": 1, "lon": 2}})),
+        ])
+        .unwrap();
+    let ids = |filter: &str| store.select(&Filter::parse(filter).unwrap(), 9);
+    assert_eq!(ids("exists camera").unwrap(), ["a"]);
+    assert_eq!(ids("exists camera.lens").unwrap(), ["a"]);
+    assert_eq!(ids("not exists camera").unwrap(), ["b"]);
+    assert_eq!(ids("exists place").unwrap(), ["b"]);
+    for field in ["tags", "none"] {
+        assert_eq!(ids(&format!("exists {field}")).unwrap(), Vec::<String>::new());
+        assert_eq!(ids(&format!("not {field} = 1")).unwrap(), ["a", "b"]);
+    }
+    assert!(message(ids("exists camer")).contains("unknown field in the filter `camer`"));
+    assert!(message(ids("camera.lens = 2")).contains("did you mean `camera.lens.f`?"));
+    assert_eq!(store.check(&mut |_, _, _| {}).unwrap().problems, []);
+}
+
 /// Integers beyond the exact range of floats are not rounded.
 fn numbers_are_compared_without_rounding(engine: &dyn Engine) {
     let store = engine.create(&config());
@@ -202,6 +241,7 @@ on_each_engine!(
     pages_return_each_row_once,
     a_filter_that_is_used_again_sees_what_was_written_since,
     rows_are_returned_as_they_were_written,
+    fields_of_objects_and_empty_lists_are_known,
     numbers_are_compared_without_rounding,
     recommendations_are_near_examples_and_far_from_counter_examples,
 );

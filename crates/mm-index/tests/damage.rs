@@ -111,3 +111,104 @@ fn folders_that_are_no_stores_are_refused() {
     database.pragma_update(None, "application_id", 5).unwrap();
     assert!(open().contains("of another program"), "{}", open());
 }
+
+/// The database of a store, as another program sees it.
+fn database(folder: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(folder.join("index.sqlite")).unwrap()
+}
+
+fn run(database: &rusqlite::Connection, sql: &str) {
+    assert_eq!(database.execute(sql, []).unwrap(), 1, "{sql}");
+}
+
+fn problems(store: &SqliteStore) -> Vec<String> {
+    let report = store.check(&mut |_, _, _| {}).unwrap();
+    assert_eq!(report.notes, Vec::<String>::new());
+    report.problems.into_iter().map(|problem| format!("{}: {}", problem.what, problem.reason)).collect()
+}
+
+fn filtered(text: &str) -> Filter {
+    Filter::parse(text).unwrap()
+}
+
+#[test]
+fn a_damaged_row_takes_its_fields_and_words_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path());
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let other = database(folder.path());
+    run(&other, "UPDATE row_data SET text = 'other' WHERE id = 'row 3'");
+    run(&other, "UPDATE row_data SET payload = '{\"n\": 99}' WHERE id = 'row 4'");
+    run(&other, "UPDATE row_data SET payload = x'00' WHERE id = 'row 5'");
+    let found = problems(&store).join("\n");
+    for id in [3, 4, 5] {
+        assert!(found.contains(&format!("row row {id}: its checksum is wrong")), "{found}");
+    }
+    let sound = |id: &str| Row::new(id).with_vector("v", values(1)).with_field("n", 1000).with_text("whole");
+    store.upsert(&[sound("row 3")]).unwrap();
+    assert_eq!(store.delete(&["row 4", "row 5"]).unwrap(), 2);
+    assert_eq!(problems(&store), Vec::<String>::new());
+    assert_eq!(store.select(&filtered("n < 10"), 99).unwrap().len(), 7);
+    assert_eq!(store.select(&filtered("n = 1000"), 99).unwrap(), ["row 3"]);
+    // Of each word there were 21 rows.
+    for (word, count) in [("word3", 20), ("word4", 20), ("word5", 20), ("whole", 1), ("other", 0)] {
+        assert_eq!(store.query(&Query::text(word).k(99)).unwrap().hits.len(), count, "{word}");
+    }
+}
+
+#[test]
+fn what_a_filter_finds_is_compared_with_the_row() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path());
+    let store = SqliteStore::open(folder.path()).unwrap();
+    run(&database(folder.path()), "UPDATE field_values SET value = 2001 WHERE value = 20");
+    let (filter, nearest) = (filtered("n = 2001"), Query::nearest("v", values(1)).filter(filtered("n = 2001")));
+    let fused = Query::fusion(vec![(1.0, nearest.clone()), (1.0, Query::text("word3"))]).k(200);
+    let over = Query::max_sim_over("v", vec![values(2)], nearest.clone());
+    let found = [&nearest, &fused, &over].map(|query| message(store.query(query)));
+    for found in found.into_iter().chain([message(store.select(&filter, 9))]) {
+        assert!(found.contains("the filter `n = 2001` found the row `row 20`, whose fields do not meet it"), "{found}");
+        assert!(found.contains("`mm index check` lists what is damaged"), "{found}");
+    }
+    let found = problems(&store).join("\n");
+    assert!(found.contains("row row 20: filters do not see all of its fields; delete the row and write it"), "{found}");
+    assert!(found.contains("row row 20: filters see values that it does not have"), "{found}");
+    // Deleting it is enough.
+    assert_eq!(store.delete(&["row 20"]).unwrap(), 1);
+    assert_eq!(problems(&store), Vec::<String>::new());
+    assert_eq!(store.select(&filter, 9).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn fields_and_vectors_of_rows_that_are_not_there_are_errors_and_problems() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path());
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let other = database(folder.path());
+    // An earlier version left these where a row was damaged.
+    run(&other, "DELETE FROM row_data WHERE id = 'row 7'");
+    for found in [message(store.select(&filtered("n = 7"), 9)), message(store.query(&Query::nearest("v", values(7))))] {
+        assert!(found.contains("row number 8 was found but is not there; `mm index check` lists"), "{found}");
+    }
+    let found = problems(&store).join("\n");
+    assert!(found.contains("fields of row number 8: the row is not there"), "{found}");
+    assert!(found.contains("vector `v` of row number 8: the row is not there"), "{found}");
+    assert!(found.contains("words: their index is not that of the texts"), "{found}");
+}
+
+#[test]
+fn wrong_places_and_values_of_other_rows_are_problems() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(folder.path(), &config()).unwrap();
+    let place = serde_json::json!([{"lat": 1.0, "lon": 2.0}, {"lat": 1, "lon": 2}]);
+    let row = |id: &str| Row::new(id).with_field("place", place.clone()).with_field("n", vec![1.0, 1.0, 2.0]);
+    store.upsert(&[row("a"), row("b").with_field("n", serde_json::json!([1, 1.0]))]).unwrap();
+    assert_eq!(problems(&store), Vec::<String>::new());
+    let other = database(folder.path());
+    run(&other, "INSERT INTO field_points SELECT field, 5.0, 5.0, number FROM field_points WHERE number = 2");
+    run(&other, "INSERT INTO field_values VALUES (1, 77, 1)");
+    let found = problems(&store);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("row a: filters see values that it does not have"), "{found:?}");
+    assert!(found[1].starts_with("row b: filters see values that it does not have"), "{found:?}");
+}

@@ -147,6 +147,44 @@ fn a_narrow_filter_is_searched_exactly() {
     assert_eq!((answer.steps[0].method, answer.steps[0].filtered, answer.hits.len()), (Method::Exact, Some(1), 1));
 }
 
+/// Rows of which some have one named vector and the others another one.
+#[test]
+fn rows_without_the_vector_do_not_count_as_selected() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = StoreConfig::new("image", VectorConfig::cosine(DIM)).with("text", VectorConfig::cosine(DIM));
+    let store = SqliteStore::create(folder.path(), &config).unwrap().with_settings(settings());
+    let with = |name: &'static str, seed: u64| {
+        let rows = vectors(ROWS, seed).into_iter().enumerate();
+        rows.map(move |(n, v)| {
+            let row = Row::new(format!("{name} {n}")).with_vector(name, v);
+            row.with_field("half", n % 2).with_field("few", n % 32 == 0 || name == "text")
+        })
+    };
+    store.upsert(&with("image", 2).chain(with("text", 3)).collect::<Vec<_>>()).unwrap();
+    optimize(&store);
+    let exact = SqliteStore::open(store.folder()).unwrap();
+    let compare = |query: Query, expected: Method| {
+        let (ours, truth) = (store.query(&query).unwrap(), exact.query(&query).unwrap());
+        assert_eq!((ours.steps[0].method, truth.steps[0].method), (expected, Method::Exact));
+        assert_eq!(ours.hits.len(), truth.hits.len());
+        ids(&ours).intersection(&ids(&truth)).count()
+    };
+    let half = Filter::parse("half = 1").unwrap();
+    for name in ["image", "text"] {
+        let found: usize = vectors(10, 4)
+            .into_iter()
+            .map(|query| compare(Query::nearest(name, query).filter(half.clone()), Method::Graph))
+            .sum();
+        assert!(found >= 98, "{found} of 100");
+    }
+    // Few of the selected rows have the vector: they are compared, a fresh one among them.
+    let fresh = vectors(1, 5).remove(0);
+    store.upsert(&[Row::new("new").with_vector("image", fresh.clone()).with_field("few", true)]).unwrap();
+    let query = Query::nearest("image", fresh).filter(Filter::parse("few = true").unwrap());
+    assert_eq!(store.query(&query).unwrap().hits[0].id, "new");
+    assert_eq!(compare(query, Method::Exact), 10);
+}
+
 fn graph_file(folder: &Path) -> PathBuf {
     let mut files = std::fs::read_dir(folder.join("graphs")).unwrap().map(|entry| entry.unwrap().path());
     files.find(|path| path.extension().is_some_and(|e| e == "usearch")).unwrap()

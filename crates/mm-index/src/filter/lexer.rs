@@ -39,7 +39,7 @@ const FOREIGN_SIGNS: [(&str, &str); 5] =
     [("==", "`=`"), ("&&", "`and`"), ("||", "`or`"), ("<>", "`!=`"), ("!", "`not`")];
 
 /// Words that are no fields unless in backquotes.
-pub(super) const KEYWORDS: [&str; 8] = ["and", "or", "not", "in", "between", "exists", "true", "false"];
+const KEYWORDS: [&str; 8] = ["and", "or", "not", "in", "between", "exists", "true", "false"];
 
 fn is_word_start(c: char) -> bool {
     c.is_alphabetic() || c == '_'
@@ -51,7 +51,12 @@ fn is_word_part(c: char) -> bool {
 
 /// Whether a field can be written without backquotes.
 pub(super) fn is_plain_field(field: &str) -> bool {
-    field.starts_with(is_word_start) && field.chars().all(is_word_part) && !KEYWORDS.contains(&field)
+    field.starts_with(is_word_start) && field.chars().all(is_word_part) && !is_keyword(field)
+}
+
+/// Whether a word is one of the syntax, in capital letters too.
+pub(super) fn is_keyword(word: &str) -> bool {
+    KEYWORDS.iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
 }
 
 /// Reads tokens from a text.
@@ -131,6 +136,11 @@ impl<'a> Lexer<'a> {
         let text = self.take_while(accept);
         if let Ok(value) = text.parse::<i64>() {
             return Ok(Token::Value(Scalar::Integer(value)));
+        }
+        let digits = text.trim_start_matches(['+', '-']);
+        if !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()) {
+            let expected = format!("a whole number from {} to {}, or a decimal one (1.8e19)", i64::MIN, i64::MAX);
+            return Err(self.error(start, format!("`{text}`"), expected));
         }
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(Token::Value(Scalar::Float(value))),

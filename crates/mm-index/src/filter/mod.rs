@@ -1,12 +1,12 @@
 //! Conditions on the payload of rows, and their text form.
 
+mod compare;
 mod lexer;
 mod parser;
+mod valid;
 
-use crate::{
-    Error,
-    payload::{FieldValues, GeoPoint, Payload, Scalar},
-};
+use crate::payload::{FieldValues, GeoPoint, Payload, Scalar};
+use compare::{compare, is_between, is_in_box};
 use std::{cmp::Ordering, fmt, ops::Bound};
 
 /// A condition on the payload of a row. A field is a path (`camera.lens`); where its value is a list, one element has to
@@ -55,7 +55,7 @@ pub enum Filter {
         /// The north-eastern corner.
         north_east: GeoPoint,
     },
-    /// The field has a value.
+    /// The field has a value; of an object, one of its fields.
     Exists {
         /// The path of the field.
         field: String,
@@ -132,7 +132,7 @@ impl Filter {
             Self::GeoBox { field, south_west, north_east } => {
                 points.any(|(path, point)| path == field && is_in_box(*point, *south_west, *north_east))
             }
-            Self::Exists { field } => values(field).next().is_some() || points.any(|(path, _)| path == field),
+            Self::Exists { field } => fields.values.iter().any(|(path, _)| is_within(path, field)),
             Self::And(all) => all.iter().all(|filter| filter.matches_values(fields)),
             Self::Or(any) => any.iter().any(|filter| filter.matches_values(fields)),
             Self::Not(filter) => !filter.matches_values(fields),
@@ -140,69 +140,9 @@ impl Filter {
     }
 }
 
-/// How two values are ordered; none where their types differ, and of booleans only equality.
-fn compare(a: &Scalar, b: &Scalar) -> Option<Ordering> {
-    match (a, b) {
-        (Scalar::Bool(a), Scalar::Bool(b)) => (a == b).then_some(Ordering::Equal),
-        (Scalar::Text(a), Scalar::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
-        (Scalar::Integer(a), Scalar::Integer(b)) => Some(a.cmp(b)),
-        (Scalar::Float(a), Scalar::Float(b)) => a.partial_cmp(b),
-        (Scalar::Integer(a), Scalar::Float(b)) => compare_mixed(*a, *b),
-        (Scalar::Float(a), Scalar::Integer(b)) => compare_mixed(*b, *a).map(Ordering::reverse),
-        _ => None,
-    }
-}
-
-/// Compares without rounding the integer.
-fn compare_mixed(integer: i64, float: f64) -> Option<Ordering> {
-    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    if float.is_nan() {
-        return None;
-    }
-    if float >= LIMIT {
-        return Some(Ordering::Less);
-    }
-    if float < -LIMIT {
-        return Some(Ordering::Greater);
-    }
-    let whole = float.trunc();
-    Some(integer.cmp(&(whole as i64)).then(if float > whole {
-        Ordering::Less
-    } else if float < whole {
-        Ordering::Greater
-    } else {
-        Ordering::Equal
-    }))
-}
-
-fn is_between(value: &Scalar, lower: &Bound<Scalar>, upper: &Bound<Scalar>) -> bool {
-    let above = match lower {
-        Bound::Included(end) => matches!(compare(value, end), Some(Ordering::Greater | Ordering::Equal)),
-        Bound::Excluded(end) => compare(value, end) == Some(Ordering::Greater),
-        Bound::Unbounded => true,
-    };
-    above
-        && match upper {
-            Bound::Included(end) => matches!(compare(value, end), Some(Ordering::Less | Ordering::Equal)),
-            Bound::Excluded(end) => compare(value, end) == Some(Ordering::Less),
-            Bound::Unbounded => true,
-        }
-}
-
-fn is_in_box(point: GeoPoint, south_west: GeoPoint, north_east: GeoPoint) -> bool {
-    let (west, east) = (south_west.lon, north_east.lon);
-    let in_longitude =
-        if west <= east { (west..=east).contains(&point.lon) } else { point.lon >= west || point.lon <= east };
-    in_longitude && (south_west.lat..=north_east.lat).contains(&point.lat)
-}
-
-/// Refuses the end of a range that has no order.
-pub(crate) fn check_end(field: &str, end: &Scalar) -> Result<(), Error> {
-    if matches!(end, Scalar::Bool(_)) {
-        let what = format!("range of `{field}` in the filter");
-        return Err(Error::invalid(what, end, "numbers or texts: true and false have no order"));
-    }
-    Ok(())
+/// Whether a path is that of a field, or of a field inside of it.
+pub(crate) fn is_within(path: &str, field: &str) -> bool {
+    path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// A field as it is written in a filter.
@@ -290,14 +230,7 @@ mod tests {
         assert_eq!(selected("place in box(48, 11, 49, 12)"), [0]);
         assert_eq!(selected("place in box(-20, 170, 50, -170)"), [1]);
         assert_eq!(selected("exists place.lat"), [0, 1]);
-    }
-
-    #[test]
-    fn integers_are_compared_without_rounding() {
-        let large = (1i64 << 53) + 1;
-        assert_eq!(compare_mixed(large, 9_007_199_254_740_992.0), Some(Ordering::Greater));
-        assert_eq!(compare_mixed(-1, -1.5), Some(Ordering::Greater));
-        assert_eq!(compare_mixed(i64::MAX, 9.3e18), Some(Ordering::Less));
-        assert_eq!(compare_mixed(2, 2.0), Some(Ordering::Equal));
+        assert_eq!(selected("exists place"), [0, 1]);
+        assert_eq!(selected("exists plac"), Vec::<usize>::new());
     }
 }

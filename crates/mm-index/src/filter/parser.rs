@@ -2,7 +2,7 @@
 
 use super::{
     Filter, FilterError,
-    lexer::{KEYWORDS, Lexer, Token},
+    lexer::{Lexer, Token, is_keyword},
 };
 use crate::payload::{GeoPoint, Scalar};
 use std::ops::Bound;
@@ -103,7 +103,7 @@ impl Parser<'_> {
     fn field(&mut self) -> Result<String, FilterError> {
         let field = match self.peek() {
             Token::Field(field) => field.clone(),
-            Token::Word(word) if !KEYWORDS.iter().any(|k| word.eq_ignore_ascii_case(k)) => word.clone(),
+            Token::Word(word) if !is_keyword(word) => word.clone(),
             _ => return Err(self.unexpected("a field (in backquotes where it has spaces or is a word of the syntax)")),
         };
         self.next += 1;
@@ -252,6 +252,7 @@ mod tests {
             ("a in box(91, 0, 0, 0)", 10, "the south in degrees"),
             ("a in box(5, 0, 4, 0)", 16, "a north of at least the south"),
             ("and = 1", 1, "a field"),
+            ("a = 18446744073709551615", 5, "a whole number from -9223372036854775808 to 9223372036854775807"),
             ("ä = 'ö' x", 9, "`and`"),
             ("", 1, "a field"),
         ] {
@@ -272,6 +273,7 @@ mod tests {
             "`my field` in (1, \"b\", false)",
             "place in box(-10.0, 170.0, 10.0, -170.0)",
             "not exists a.b-c",
+            "`AND` = 1 and `Not` = -9223372036854775808",
             "a >= 1 and a < 2",
         ] {
             let filter = parse(text).unwrap();

@@ -5,12 +5,6 @@ use crate::payload::{FieldValues, Scalar};
 use postgres::Transaction;
 use std::collections::{HashMap, HashSet};
 
-/// The paths of the fields of a row.
-pub(super) fn paths(fields: &FieldValues) -> impl Iterator<Item = &String> {
-    let values = fields.values.iter().map(|(path, _)| path);
-    values.chain(fields.points.iter().map(|(path, _)| path))
-}
-
 /// A number in decimal digits, from which PostgreSQL compares numbers without rounding them: of a float beyond the whole
 /// numbers that 64 bits hold exactly all digits, else the fewest that mean this float.
 pub(super) fn exact_number(value: f64) -> String {
@@ -56,7 +50,7 @@ pub(super) fn write_fields(
     row_numbers: &[i64],
     rows: &[&FieldValues],
 ) -> Result<(), Failure> {
-    let paths: HashSet<&str> = rows.iter().flat_map(|row| paths(row)).map(String::as_str).collect();
+    let paths: HashSet<&str> = rows.iter().flat_map(|row| row.paths()).map(String::as_str).collect();
     if paths.is_empty() {
         return Ok(());
     }

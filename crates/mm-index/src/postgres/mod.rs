@@ -233,6 +233,7 @@ impl Store for PostgresStore {
     }
 
     fn select(&self, filter: &Filter, limit: usize) -> Result<Vec<String>> {
+        filter.check()?;
         self.read("filtering rows", |transaction| filter::select(transaction, filter)?.ids(transaction, limit))
     }
 

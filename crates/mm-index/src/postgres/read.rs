@@ -1,7 +1,7 @@
 //! Rows as they are stored, checked by their checksums.
 
 use super::{NamedVector, PostgresStore, failure::Failure, parameters::limit, write::part_checksum};
-use crate::{Cursor, Page, Row, checksum::row_checksum, row::decode, search::RowData};
+use crate::{Cursor, Page, Row, check::LIST, checksum::row_checksum, row::decode, search::RowData};
 use half::f16;
 use pgvector::HalfVector;
 use postgres::{Transaction, types::ToSql};
@@ -33,6 +33,11 @@ pub(super) fn read_rows(
     let rows = transaction.query(&format!("SELECT {COLUMNS} FROM mm_rows WHERE {condition}"), parameters)?;
     let read = |row: &postgres::Row| Ok((row.try_get(0)?, row_data(row).map(|(_, data)| data)));
     rows.iter().map(read).collect()
+}
+
+/// What it means that the tables that are searched name a row that is not there.
+pub(super) fn absent(number: i64) -> Failure {
+    Failure::Damaged(format!("row number {number} was found but is not there; {LIST}"))
 }
 
 /// The rows of these row numbers.

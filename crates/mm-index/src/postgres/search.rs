@@ -4,7 +4,7 @@ use super::{
     PostgresStore,
     failure::Failure,
     filter::{Selection, select},
-    read::{number_of_id, rows_by_number, vectors_by_number},
+    read::{absent, number_of_id, rows_by_number, vectors_by_number},
     text,
 };
 use crate::{
@@ -71,10 +71,10 @@ impl Searcher for Snapshot<'_, '_> {
 
     fn rows(&mut self, row_numbers: &[i64]) -> Result<Vec<RowData>, Failure> {
         let mut rows = rows_by_number(self.transaction, row_numbers)?;
-        let take = |number: &i64| {
-            let missing = || Failure::Damaged(format!("row number {number} was found but is not there"));
-            rows.remove(number).ok_or_else(missing)
-        };
-        row_numbers.iter().map(take).collect()
+        row_numbers.iter().map(|number| rows.remove(number).ok_or_else(|| absent(*number))).collect()
+    }
+
+    fn damaged(what: String) -> Failure {
+        Failure::Damaged(what)
     }
 }

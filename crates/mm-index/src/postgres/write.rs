@@ -1,12 +1,6 @@
 //! Writing and deleting rows.
 
-use super::{
-    NamedVector, PostgresStore,
-    failure::Failure,
-    fields::{paths, write_fields},
-    parameters::limit,
-    text::text_words,
-};
+use super::{NamedVector, PostgresStore, failure::Failure, fields::write_fields, parameters::limit, text::text_words};
 use crate::{
     Error, Result, Row,
     checksum::{row_checksum, to_bytes, vector_checksum},
@@ -52,13 +46,13 @@ impl<'a> Checked<'a> {
             _ => None,
         });
         let fields = texts.map(|(path, text)| (of_row(&format!("field `{path}`")), text.as_str()));
-        let paths = self.paths().map(|path| (of_row("name of a field"), path.as_str()));
+        let paths = self.fields.paths().map(|path| (of_row("name of a field"), path.as_str()));
         let own = [("id", Some(id)), ("text", text.as_ref()), ("version", version.as_ref())];
         let own = own.into_iter().filter_map(|(what, text)| Some((of_row(what), text?.as_str())));
         if let Some((what, _)) = own.chain(fields).chain(paths).find(|(_, text)| text.contains('\0')) {
             return Err(Error::invalid(what, "a NUL character", "none: PostgreSQL cannot store it"));
         }
-        let indexed = std::iter::once(("id", id)).chain(self.paths().map(|path| ("name of a field", path)));
+        let indexed = std::iter::once(("id", id)).chain(self.fields.paths().map(|path| ("name of a field", path)));
         for (what, text) in indexed {
             if text.len() > MAX_INDEXED {
                 let expected = format!("at most {MAX_INDEXED} bytes in PostgreSQL");
@@ -66,10 +60,6 @@ impl<'a> Checked<'a> {
             }
         }
         Ok(())
-    }
-
-    fn paths(&self) -> impl Iterator<Item = &String> {
-        paths(&self.fields)
     }
 }
 

@@ -28,7 +28,35 @@ impl From<Error> for Failure {
     }
 }
 
+/// Whether a column has another type than the one that was written.
+fn is_conversion(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::Utf8Error(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+    )
+}
+
 impl Failure {
+    /// Whether what was read is not what was written: its checksum is wrong, or a column has another type.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Sql(error) => is_conversion(error),
+            Self::Other(_) => false,
+        }
+    }
+
+    /// The error code of SQLite.
+    pub(super) fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Sql(error) => error.sqlite_error_code(),
+            _ => None,
+        }
+    }
+
     /// As an error of a database and an action.
     pub(super) fn at(self, database: &Path, action: &'static str) -> Error {
         let error = match self {
@@ -36,15 +64,7 @@ impl Failure {
             Self::Damaged(what) => return Error::Damaged { path: database.to_owned(), what },
             Self::Sql(error) => error,
         };
-        let code = error.sqlite_error_code();
-        let is_conversion = matches!(
-            error,
-            rusqlite::Error::InvalidColumnType(..)
-                | rusqlite::Error::FromSqlConversionFailure(..)
-                | rusqlite::Error::Utf8Error(..)
-                | rusqlite::Error::IntegralValueOutOfRange(..)
-        );
-        match code {
+        match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 Error::Busy { path: database.to_owned(), action: "written", seconds: BUSY_TIMEOUT.as_secs() }
             }
@@ -59,7 +79,7 @@ impl Failure {
                 Error::file(database, reason)
             }
             Some(ErrorCode::DiskFull) => Error::DiskFull { path: database.to_owned() },
-            _ if is_conversion => Error::Damaged { path: database.to_owned(), what: error.to_string() },
+            _ if is_conversion(&error) => Error::Damaged { path: database.to_owned(), what: error.to_string() },
             _ => Error::Sqlite { path: database.to_owned(), action, source: error },
         }
     }

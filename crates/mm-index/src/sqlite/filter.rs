@@ -1,53 +1,23 @@
 //! A filter → the rows that it selects, by the tables of field values.
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    selection::{RowSet, Selection},
+};
 use crate::{
     Error, Filter,
-    filter::check_end,
+    check::LIST,
     payload::{GeoPoint, Scalar},
 };
-use fixedbitset::FixedBitSet;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use std::{ops::Bound, sync::Arc};
 
-/// Numbers of rows.
-type RowSet = FixedBitSet;
-
-/// The rows that a filter selects.
-pub(super) struct Selection {
-    rows: RowSet,
-    len: usize,
-}
-
-impl Selection {
-    /// Reads which rows a filter selects.
-    pub(super) fn read(connection: &Connection, filter: &Filter) -> Result<Arc<Self>, Failure> {
-        let sql = "SELECT coalesce(max(number), 0) FROM row_data";
-        let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-        let size = usize::try_from(last).unwrap_or(0) + 1;
-        let rows = Selector { connection, size }.select(filter)?;
-        Ok(Arc::new(Self { len: rows.count_ones(..), rows }))
-    }
-
-    /// Whether a row is selected; rows that were written after the selection was made are not.
-    pub(super) fn contains(&self, number: i64) -> bool {
-        usize::try_from(number).is_ok_and(|number| self.rows.contains(number))
-    }
-
-    /// Number of rows.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Their numbers, in ascending order.
-    pub(super) fn numbers(&self) -> impl Iterator<Item = i64> {
-        self.rows.ones().filter_map(|number| i64::try_from(number).ok())
-    }
-
-    /// Bytes in memory.
-    pub(super) fn bytes(&self) -> usize {
-        size_of_val(self.rows.as_slice())
-    }
+/// Reads which rows a filter selects.
+pub(super) fn select(connection: &Connection, filter: &Filter) -> Result<Arc<Selection>, Failure> {
+    let sql = "SELECT coalesce(max(number), 0) FROM row_data";
+    let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    let size = usize::try_from(last).unwrap_or(0) + 1;
+    Ok(Arc::new(Selection::new(Selector { connection, size }.select(filter)?)))
 }
 
 struct Selector<'a> {
@@ -109,6 +79,15 @@ impl Selector<'_> {
         Err(Error::unknown("field in the filter", path, known.iter().map(String::as_str)).into())
     }
 
+    /// The numbers of a field and of the fields inside of it.
+    fn fields_within(&self, path: &str) -> Result<Vec<i64>, Failure> {
+        // `/` is the character behind `.`.
+        let sql = "SELECT field FROM fields WHERE path = ?1 OR (path > ?1 || '.' AND path < ?1 || '/')";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let fields: Vec<i64> = statement.query_map([path], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        if fields.is_empty() { Ok(vec![self.field(path)?]) } else { Ok(fields) }
+    }
+
     /// Adds the rows of a query of numbers.
     fn add(&self, selection: &mut RowSet, sql: &str, parameters: impl rusqlite::Params) -> Result<(), Failure> {
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -117,7 +96,9 @@ impl Selector<'_> {
             let number: i64 = row.get(0)?;
             match usize::try_from(number) {
                 Ok(number) if number < self.size => selection.insert(number),
-                _ => return Err(Failure::Damaged(format!("the values of fields name the row number {number}"))),
+                _ => {
+                    return Err(Failure::Damaged(format!("the values of fields name the row number {number}; {LIST}")));
+                }
             }
         }
         Ok(())
@@ -140,10 +121,10 @@ impl Selector<'_> {
     }
 
     fn exists(&self, path: &str) -> Result<RowSet, Failure> {
-        let field = self.field(path)?;
         let mut selection = RowSet::with_capacity(self.size);
-        self.add(&mut selection, "SELECT number FROM field_values WHERE field = ?1", [field])?;
-        self.add(&mut selection, "SELECT number FROM field_points WHERE field = ?1", [field])?;
+        for field in self.fields_within(path)? {
+            self.add(&mut selection, "SELECT number FROM field_values WHERE field = ?1", [field])?;
+        }
         Ok(selection)
     }
 
@@ -157,7 +138,6 @@ impl Selector<'_> {
                 Bound::Included(value) => (closed, value),
                 Bound::Unbounded => continue,
             };
-            check_end(path, value)?;
             conditions.push(format!("value {sign} ?"));
             parameters.push(value);
         }

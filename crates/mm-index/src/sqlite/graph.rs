@@ -3,7 +3,7 @@
 //! Source: *Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs*
 //! (Malkov, Yashunin, 2016), by usearch.
 
-use super::filter::Selection;
+use super::selection::Narrowed;
 use crate::{
     Quantization, SearchSettings,
     config::{Distance, VectorConfig},
@@ -108,14 +108,14 @@ impl Graph {
         &self,
         query: &[f32],
         count: usize,
-        selection: Option<&Selection>,
+        selection: Option<&Narrowed>,
     ) -> GraphResult<Option<Vec<i64>>> {
         let _permit = self.permits.take();
         // Beyond the range of 16-bit floats distances would be infinite.
         let limit = f16::MAX.to_f32();
         let query: &[f32] = &query.iter().map(|v| v.clamp(-limit, limit)).collect::<Vec<_>>();
-        let sampled = Sampled::new(selection.map_or(1.0, |s| s.len() as f64 / self.len().max(1) as f64));
-        let wanted = |key: u64| selection.is_none_or(|s| sampled.take(s.contains(key.cast_signed())));
+        let sampled = Sampled::new(selection.map_or(1.0, |s| s.in_graph as f64 / self.len().max(1) as f64));
+        let wanted = |key: u64| selection.is_none_or(|s| sampled.take(s.rows.contains(key.cast_signed())));
         let found = match (self.quantization, selection) {
             (Quantization::F16, None) => self.index.search(query, count),
             (Quantization::F16, Some(_)) => self.index.filtered_search(query, count, wanted),
@@ -126,6 +126,11 @@ impl Graph {
         };
         let keys = found.map_err(|e| e.to_string())?.keys;
         Ok((!sampled.is_rare()).then(|| keys.into_iter().map(u64::cast_signed).collect()))
+    }
+
+    /// Whether it has a row.
+    pub(super) fn contains(&self, number: i64) -> bool {
+        self.index.contains(number.cast_unsigned())
     }
 
     /// Whether it holds vectors as they are stored.

@@ -9,17 +9,20 @@
 //! compared one by one.
 
 mod check;
+mod check_rows;
 mod connection;
 mod failure;
 mod filter;
 mod graph;
 mod graph_record;
 mod live_rows;
+mod loaded_graph;
 mod nearest;
 mod optimize;
 mod read;
 mod schema;
 mod search;
+mod selection;
 mod state;
 mod stats;
 mod tail;
@@ -200,14 +203,16 @@ impl SqliteStore {
 
     /// Runs `work` in a transaction that is on disk, whole, when this returns, or undone when it fails.
     fn write<T>(&self, action: &'static str, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
+        self.try_write(work).map_err(|failure| failure.at(&self.database(), action))
+    }
+
+    /// As `write`, with the failure as it is inside of the engine.
+    fn try_write<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = || {
-            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let result = work(&transaction)?;
-            transaction.commit()?;
-            Ok(result)
-        };
-        run().map_err(|failure: Failure| failure.at(&self.database(), action))
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let result = work(&transaction)?;
+        transaction.commit()?;
+        Ok(result)
     }
 }
 
@@ -237,10 +242,10 @@ impl Store for SqliteStore {
     }
 
     fn select(&self, filter: &Filter, limit: usize) -> Result<Vec<String>> {
+        filter.check()?;
         self.read_known("filtering rows", |connection, state| {
             let selection = state.select(connection, filter)?;
-            let ids = selection.numbers().take(limit).map(|number| read::id_of_number(connection, number));
-            Ok(ids.collect::<rusqlite::Result<_>>()?)
+            selection.numbers().take(limit).map(|number| read::selected_id(connection, number, filter)).collect()
         })
     }
 

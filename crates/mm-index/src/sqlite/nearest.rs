@@ -3,11 +3,12 @@
 use super::{
     NamedVector, SqliteStore,
     failure::Failure,
-    filter::Selection,
     graph::Graph,
-    graph_record::GraphRecord,
     live_rows::LiveRows,
-    read::read_vectors,
+    loaded_graph::{GraphCache, LoadedGraph},
+    read::{absent, is_in, read_vectors},
+    schema::vector_table,
+    selection::{Narrowed, Selection},
     state::VectorState,
     tail::{CHUNK, Tail, Target, scan},
 };
@@ -18,10 +19,7 @@ use crate::{
 use half::f16;
 use rayon::prelude::*;
 use rusqlite::Connection;
-use std::{
-    collections::BinaryHeap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-};
+use std::{collections::BinaryHeap, sync::Arc};
 
 /// Candidates that are scored besides those that are wanted, where some are deleted rows.
 const SPARE_CANDIDATES: usize = 16;
@@ -38,22 +36,15 @@ fn oversampling(quantization: Quantization) -> usize {
 #[derive(Default)]
 pub(super) struct Caches {
     /// All rows, for exact search.
-    all: RwLock<Tail>,
-    graph: Mutex<Option<Arc<LoadedGraph>>>,
-}
-
-/// A graph in memory and the rows that it lacks.
-struct LoadedGraph {
-    record: GraphRecord,
-    graph: Result<Graph, String>,
-    fresh: RwLock<Tail>,
+    pub(super) all: Tail,
+    graph: GraphCache,
 }
 
 /// The best `k` of scored rows that are there, best first.
 fn best_live(
     live: &mut LiveRows<'_>,
     scored: Vec<Scored>,
-    selection: Option<&Selection>,
+    target: &Target<'_>,
     k: usize,
 ) -> Result<Vec<Scored>, Failure> {
     let mut heap = BinaryHeap::from(scored);
@@ -61,8 +52,11 @@ fn best_live(
     while best.len() < k {
         let Some(row) = heap.pop() else { break };
         // A selection was made of rows that are there.
-        if selection.is_some() || live.contains(row.row)? {
+        if target.selection.is_some() || live.contains(row.row)? {
             best.push(row);
+        } else if is_in(live.connection(), &vector_table(target.vector.number), row.row)? {
+            // With a deleted row its vector is gone too.
+            return Err(absent(row.row));
         }
     }
     Ok(best)
@@ -78,61 +72,87 @@ impl SqliteStore {
         k: usize,
     ) -> Result<(Vec<Scored>, Step), Failure> {
         let started = std::time::Instant::now();
-        let rows = state.rows;
-        let filtered = target.selection.map(Selection::len);
         let mut step = Step {
             name: target.vector.name.clone(),
             method: Method::Exact,
-            rows: Some(rows),
-            filtered,
+            rows: Some(state.rows),
+            filtered: target.selection.map(Selection::len),
             scored: 0,
             seconds: 0.0,
             note: None,
         };
-        let mut found = None;
-        if self.suits_graph(target, rows, filtered, k)
-            && let Some(record) = &state.graph
-        {
-            let loaded = self.loaded_graph(target.vector, record);
-            match &loaded.graph {
-                Ok(graph) => {
-                    step.method = Method::Graph;
-                    found = self.walk(live, target, (&loaded, graph), state, k, &mut step)?;
-                }
-                Err(reason) => {
-                    step.note = Some(format!("{reason}; searched exactly, `mm index optimize` builds the graph again"));
-                }
+        let loaded = self.graph_for(target, state, k, &mut step);
+        let narrowed = match (&loaded, target.selection) {
+            (Some(loaded), Some(selection)) => {
+                Some(self.narrow(selection, live.connection(), target.vector, loaded, state)?)
             }
-        } else if rows >= self.settings.exact_below && !target.vector.config.multi && filtered.is_none() {
-            step.note = Some("no graph yet; `mm index optimize` builds one".into());
-        }
-        let found = if let Some(found) = found {
-            found
-        } else {
-            step.method = Method::Exact;
-            self.compare_all(live, target, state, k, &mut step)?
+            _ => None,
+        };
+        let selection = narrowed.as_ref().map(|narrowed| &narrowed.rows).or(target.selection);
+        let target = &Target { selection, ..*target };
+        // Of the selected rows many may lack the vector.
+        let least = self.settings.least_filtered(state.rows);
+        let is_wide = narrowed.as_ref().is_none_or(|rows| rows.in_graph > 0 && rows.rows.len() >= least);
+        let found = match loaded.filter(|_| is_wide) {
+            Some(loaded) => self.walk(live, target, (&loaded, narrowed.as_deref()), state, k, &mut step)?,
+            None => None,
+        };
+        let found = match found {
+            Some(found) => {
+                step.method = Method::Graph;
+                found
+            }
+            None => self.compare_all(live, target, state, k, &mut step)?,
         };
         step.seconds = started.elapsed().as_secs_f64();
         Ok((found, step))
     }
 
-    /// Whether a graph finds the rows faster than comparing all of them.
-    fn suits_graph(&self, target: &Target<'_>, rows: usize, filtered: Option<usize>, k: usize) -> bool {
-        let is_wide = filtered.is_none_or(|count| count >= self.settings.least_filtered(rows));
-        !target.vector.config.multi && target.queries.len() == 1 && self.settings.suits_graph(rows, k) && is_wide
+    /// The selected rows that have a named vector.
+    fn narrow(
+        &self,
+        selection: &Selection,
+        connection: &Connection,
+        vector: &NamedVector,
+        loaded: &LoadedGraph,
+        state: &VectorState,
+    ) -> Result<Arc<Narrowed>, Failure> {
+        if let Some(known) = selection.narrowed(vector.number) {
+            return Ok(known);
+        }
+        let fresh = loaded.fresh.row_numbers(connection, vector, state, self.settings.cache_bytes)?;
+        let is_in_graph = |number| loaded.graph.contains(number);
+        Ok(selection.narrow(vector.number, loaded.record.through, is_in_graph, &fresh))
     }
 
-    /// The graph of a record, in memory.
-    fn loaded_graph(&self, vector: &NamedVector, record: &GraphRecord) -> Arc<LoadedGraph> {
-        let mut slot = vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = slot.as_ref().filter(|loaded| loaded.record.generation == record.generation) {
-            return Arc::clone(loaded);
+    /// The graph, where it may find the rows faster than comparing all of them.
+    fn graph_for(
+        &self,
+        target: &Target<'_>,
+        state: &VectorState,
+        k: usize,
+        step: &mut Step,
+    ) -> Option<Arc<LoadedGraph>> {
+        let rows = state.rows;
+        let is_single = !target.vector.config.multi && target.queries.len() == 1;
+        let is_wide = step.filtered.is_none_or(|count| count >= self.settings.least_filtered(rows));
+        let Some(record) = &state.graph else {
+            if rows >= self.settings.exact_below && !target.vector.config.multi && step.filtered.is_none() {
+                step.note = Some("no graph yet; `mm index optimize` builds one".into());
+            }
+            return None;
+        };
+        if !(is_single && is_wide && self.settings.suits_graph(rows, k)) {
+            return None;
         }
-        let graph = record.load(&self.graphs(), vector, self);
-        let fresh = RwLock::new(Tail::after(record.through));
-        let loaded = Arc::new(LoadedGraph { record: record.clone(), graph, fresh });
-        *slot = Some(Arc::clone(&loaded));
-        loaded
+        // None for a state older than the graph that is in memory.
+        match target.vector.caches.graph.get(record.generation, || self.load_graph(target.vector, record))? {
+            Ok(loaded) => Some(loaded),
+            Err(reason) => {
+                step.note = Some(format!("{reason}; searched exactly, `mm index optimize` builds the graph again"));
+                None
+            }
+        }
     }
 
     /// Walks the graph, and compares the rows that it lacks. None where the walk ends before it has found enough rows:
@@ -141,26 +161,25 @@ impl SqliteStore {
         &self,
         live: &mut LiveRows<'_>,
         target: &Target<'_>,
-        (loaded, graph): (&LoadedGraph, &Graph),
+        (loaded, narrowed): (&LoadedGraph, Option<&Narrowed>),
         state: &VectorState,
         k: usize,
         step: &mut Step,
     ) -> Result<Option<Vec<Scored>>, Failure> {
-        let connection = live.connection();
+        let (connection, graph) = (live.connection(), &loaded.graph);
         let fresh = scan(&loaded.fresh, connection, target, state, self.settings.cache_bytes)?;
         step.scored += fresh.len();
-        let rows = state.rows;
         let mut scorer = RowScorer::new(target);
-        let available = target.selection.map_or(rows, Selection::len);
+        let available = narrowed.map_or(state.rows, |narrowed| narrowed.rows.len());
         let named = |reason| crate::Error::Graph { vector: target.vector.name.clone(), reason };
         // A selection was made of rows that are there.
-        let has_deleted = target.selection.is_none() && graph.len() + fresh.len() != rows;
+        let has_deleted = narrowed.is_none() && graph.len() + fresh.len() != state.rows;
         let expansion = self.settings.filtered_candidates(graph.len(), available);
         let mut wanted = k.saturating_mul(oversampling(loaded.record.quantization));
         wanted = wanted.saturating_add(if has_deleted { SPARE_CANDIDATES } else { 0 });
         loop {
             wanted = wanted.min(graph.len());
-            let found = graph.search(&target.queries[0], wanted.max(expansion), target.selection).map_err(named)?;
+            let found = graph.search(&target.queries[0], wanted.max(expansion), narrowed).map_err(named)?;
             let Some(mut candidates) = found else { return Ok(None) };
             let is_complete = candidates.len() < wanted || wanted == graph.len();
             candidates.truncate(wanted);
@@ -169,9 +188,9 @@ impl SqliteStore {
                 scored.extend(scorer.score(connection, Some(graph), *number)?);
             }
             step.scored += candidates.len();
-            let mut best = best_live(live, scored, target.selection, k)?;
+            let mut best = best_live(live, scored, target, k)?;
             if best.len() >= k || is_complete {
-                best.extend(best_live(live, fresh, target.selection, k)?);
+                best.extend(best_live(live, fresh, target, k)?);
                 best.sort_unstable_by(|a, b| b.cmp(a));
                 best.truncate(k);
                 return Ok((best.len() >= k.min(available)).then_some(best));
@@ -192,8 +211,9 @@ impl SqliteStore {
     ) -> Result<Vec<Scored>, Failure> {
         const FEW: usize = 8;
         let connection = live.connection();
-        let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
+        // Of whatever generation it is: the vector of a number never changes.
+        let loaded = target.vector.caches.graph.latest();
+        let graph = loaded.as_ref().map(|loaded| &loaded.graph);
         let in_memory = graph.is_some_and(Graph::has_stored_vectors);
         let one_by_one = target.selection.filter(|s| in_memory || s.len() < state.rows / FEW);
         let scored = match one_by_one {
@@ -201,7 +221,7 @@ impl SqliteStore {
             None => scan(&target.vector.caches.all, connection, target, state, self.settings.cache_bytes)?,
         };
         step.scored += scored.len();
-        best_live(live, scored, target.selection, k)
+        best_live(live, scored, target, k)
     }
 }
 

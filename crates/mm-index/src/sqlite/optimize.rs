@@ -41,10 +41,7 @@ impl SqliteStore {
         for vector in self.vectors.values().filter(|vector| !vector.config.multi) {
             done.graphs.extend(self.optimize_vector(vector, options, on_progress)?);
         }
-        self.write("merging the words", |connection| {
-            connection.execute("INSERT INTO words (words) VALUES ('optimize')", [])?;
-            Ok(())
-        })?;
+        self.merge_words(options.stop)?;
         let database = self.database();
         let tidied = connect(&database, Mode::Write).and_then(|connection| {
             connection.execute_batch("PRAGMA optimize")?;

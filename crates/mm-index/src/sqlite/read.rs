@@ -2,10 +2,11 @@
 
 use super::{NamedVector, SqliteStore, failure::Failure, schema::vector_table};
 use crate::{
-    Cursor, Page, Row,
+    Cursor, Filter, Page, Row,
+    check::LIST,
     checksum::{row_checksum, to_bytes, vector_checksum},
     row::decode,
-    search::RowData,
+    search::{RowData, check_filter},
 };
 use half::f16;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -73,6 +74,23 @@ pub(super) fn row_data(connection: &Connection, number: i64) -> Result<Option<Ro
     }
     let payload = serde_json::from_str(&payload).map_err(|_| damaged())?;
     Ok(Some(RowData { id, payload, text, version }))
+}
+
+/// What it means that the tables that are searched name a row that is not there.
+pub(super) fn absent(number: i64) -> Failure {
+    Failure::Damaged(format!("row number {number} was found but is not there; {LIST}"))
+}
+
+/// The id of a row that a filter selects, by comparing the row with it.
+pub(super) fn selected_id(connection: &Connection, number: i64, filter: &Filter) -> Result<String, Failure> {
+    let row = row_data(connection, number)?.ok_or_else(|| absent(number))?;
+    check_filter(filter, &row).map_err(Failure::Damaged)?;
+    Ok(row.id)
+}
+
+/// Whether there is a row of a number in a table.
+pub(super) fn is_in(connection: &Connection, table: &str, number: i64) -> rusqlite::Result<bool> {
+    connection.prepare_cached(&format!("SELECT 1 FROM {table} WHERE number = ?1"))?.exists([number])
 }
 
 /// Id and version of every row.

@@ -3,10 +3,10 @@
 use super::{
     SqliteStore,
     failure::Failure,
-    filter::Selection,
     live_rows::LiveRows,
     nearest::RowScorer,
-    read::{number_of_id, read_vectors},
+    read::{absent, number_of_id, read_vectors},
+    selection::Selection,
     state::State,
     tail::Target,
     text,
@@ -91,11 +91,10 @@ impl Searcher for Snapshot<'_> {
     }
 
     fn rows(&mut self, row_numbers: &[i64]) -> Result<Vec<RowData>, Failure> {
-        let read = |number: &i64| {
-            // Search structures that name a row that is not there would be a damaged database.
-            let missing = || Failure::Damaged(format!("row number {number} was found but is not there"));
-            self.live.take(*number)?.ok_or_else(missing)
-        };
-        row_numbers.iter().map(read).collect()
+        row_numbers.iter().map(|number| self.live.take(*number)?.ok_or_else(|| absent(*number))).collect()
+    }
+
+    fn damaged(what: String) -> Failure {
+        Failure::Damaged(what)
     }
 }

@@ -3,22 +3,32 @@
 use super::{
     NamedVector,
     failure::Failure,
-    filter::Selection,
+    filter,
     graph_record::{GraphRecord, graph_record},
     schema::vector_table,
+    selection::Selection,
     stats::count,
 };
 use crate::Filter;
-use rusqlite::Connection;
-use std::{collections::HashMap, sync::Arc};
+use rusqlite::{Connection, OptionalExtension as _};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 /// The number of filters whose rows a connection remembers.
 const MAX_FILTERS: usize = 8;
 /// Bytes of the rows that it remembers.
 const MAX_BYTES: usize = 16 << 20;
 
+/// Which of two states of the rows with a named vector is the later one. The highest number that a row ever had grows with
+/// every row that is written; between two states with the same one rows were only deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ChangeCounter {
+    highest: i64,
+    rows: Reverse<usize>,
+}
+
 /// What a search by a named vector has to know of the database.
 pub(super) struct VectorState {
+    pub(super) changes: ChangeCounter,
     /// Number of rows that have the vector.
     pub(super) rows: usize,
     /// The highest number of such a row.
@@ -57,7 +67,7 @@ impl State {
             self.selections.push(known);
             return Ok(selection);
         }
-        let selection = Selection::read(connection, filter)?;
+        let selection = filter::select(connection, filter)?;
         let latest = &mut self.selections;
         latest.push((filter.clone(), Arc::clone(&selection)));
         while latest.len() > MAX_FILTERS || latest.iter().map(|(_, s)| s.bytes()).sum::<usize>() > MAX_BYTES {
@@ -79,7 +89,10 @@ impl State {
         let sql = format!("SELECT coalesce(max(number), 0) FROM {}", vector_table(vector.number));
         let newest = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
         let (rows, graph) = (count(connection, vector)?, graph_record(connection, vector)?);
-        let state = Arc::new(VectorState { rows, newest, graph });
+        let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'row_data'";
+        let highest = connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?.unwrap_or(0);
+        let changes = ChangeCounter { highest, rows: Reverse(rows) };
+        let state = Arc::new(VectorState { changes, rows, newest, graph });
         self.vectors.insert(vector.number, Arc::clone(&state));
         Ok(state)
     }

@@ -1,8 +1,19 @@
-//! Search by words: BM25 of FTS5.
+//! The index of words: search (BM25 of FTS5), merging, building, and comparing it with the texts.
 
-use super::{failure::Failure, filter::Selection};
-use crate::score::Scored;
-use rusqlite::{Connection, params};
+use super::{SqliteStore, failure::Failure, selection::Selection};
+use crate::{CheckReport, Result, check::REBUILD, score::Scored};
+use rusqlite::{Connection, ErrorCode, params};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+/// Pages of lists that one step of merging writes: a few megabytes, for which other writers wait.
+const MERGED_PAGES: i64 = 1000;
+
+/// Time between two steps of merging, in which other writers come to their turn.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Words as an expression of FTS5 that finds rows with any of them. Each is quoted, so that no word is an operator.
 fn any_of(words: &[&str]) -> String {
@@ -33,9 +44,110 @@ pub(super) fn search(
     Ok(found)
 }
 
+/// Builds the index anew from the texts.
+pub(super) fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("INSERT INTO words (words) VALUES ('rebuild')", []).map(drop)
+}
+
+impl SqliteStore {
+    /// Merges the lists of words into one, in steps between which other processes write, until it is told to stop. What is
+    /// not merged is searched as well, but more slowly.
+    pub(super) fn merge_words(&self, stop: &AtomicBool) -> Result<()> {
+        // A negative number of pages begins, positive ones go on: https://www.sqlite.org/fts5.html#the_merge_command
+        let mut pages = -MERGED_PAGES;
+        while !stop.load(Ordering::Relaxed) {
+            let changes = self.write("merging the words", |connection| {
+                let before = connection.total_changes();
+                connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?1)", [pages])?;
+                Ok(connection.total_changes() - before)
+            })?;
+            // The statement itself is one change.
+            if changes < 2 {
+                break;
+            }
+            pages = MERGED_PAGES;
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Compares the index with the texts, for which SQLite needs the right to write.
+    pub(super) fn check_words(&self, report: &mut CheckReport) -> Result<()> {
+        let compared = self.try_write(|connection| {
+            // With a rank, the words are compared with the texts.
+            connection.execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)", [])?;
+            Ok(())
+        });
+        let Err(failure) = compared else { return Ok(()) };
+        let why = match failure.code() {
+            Some(ErrorCode::DatabaseCorrupt) => {
+                report.add("words", format!("their index is not that of the texts; {REBUILD}"), false);
+                return Ok(());
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process writes; check again later",
+            Some(ErrorCode::ReadOnly) => "this process may not write here, which comparing them with the texts needs",
+            _ => return Err(failure.at(&self.database(), "checking the words")),
+        };
+        report.notes.push(format!("the words were not checked: {why}"));
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Query, Row, Store as _, StoreConfig, VectorConfig};
+
+    fn store(folder: &std::path::Path) -> SqliteStore {
+        SqliteStore::create(folder, &StoreConfig::new("v", VectorConfig::cosine(2))).unwrap()
+    }
+
+    #[test]
+    fn lists_of_words_are_merged_into_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        for n in 0..30 {
+            let row = |m: usize| Row::new(format!("{n} {m}")).with_text(format!("bird number{n} part{m} of{}", n * m));
+            store.upsert(&(0..40).map(row).collect::<Vec<_>>()).unwrap();
+        }
+        store.delete(&["1 1", "29 39"]).unwrap();
+        let lists = || {
+            let sql = "SELECT count(DISTINCT segid) FROM words_idx";
+            store.read("counting", |connection| Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)).unwrap()
+        };
+        assert!(lists() > 1);
+        store.merge_words(&AtomicBool::new(true)).unwrap();
+        assert!(lists() > 1, "it was stopped");
+        store.merge_words(&AtomicBool::new(false)).unwrap();
+        assert_eq!(lists(), 1);
+        let changes = || store.writer.lock().unwrap().total_changes();
+        let before = changes();
+        store.merge_words(&AtomicBool::new(false)).unwrap();
+        assert!(changes() - before < 2, "nothing is left to merge");
+        assert_eq!(store.query(&Query::text("number29").k(99)).unwrap().hits.len(), 39);
+        assert_eq!(store.check(&mut |_, _, _| {}).unwrap(), CheckReport { rows: 1198, ..CheckReport::default() });
+    }
+
+    #[test]
+    fn words_that_cannot_be_compared_now_are_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        store.upsert(&[Row::new("a").with_text("red bird")]).unwrap();
+        let check = || store.check(&mut |_, _, _| {}).unwrap();
+        let other = Connection::open(store.database()).unwrap();
+        store.writer.lock().unwrap().busy_timeout(Duration::ZERO).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let report = check();
+        assert!(report.problems.is_empty() && report.notes[0].contains("another process writes"), "{report:?}");
+        other.execute_batch("ROLLBACK").unwrap();
+        store.writer.lock().unwrap().pragma_update(None, "query_only", true).unwrap();
+        let report = check();
+        assert!(report.problems.is_empty() && report.notes[0].contains("may not write here"), "{report:?}");
+        store.writer.lock().unwrap().pragma_update(None, "query_only", false).unwrap();
+        other.execute_batch("UPDATE row_data SET text = 'blue bird'").unwrap();
+        let problems = check().problems;
+        assert!(problems.iter().any(|problem| problem.what == "words"), "{problems:?}");
+    }
 
     #[test]
     fn words_are_never_operators() {

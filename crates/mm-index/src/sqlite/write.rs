@@ -3,18 +3,20 @@
 use super::{
     SqliteStore,
     failure::Failure,
-    read::{number_of_id, to_blob},
+    read::{number_of_id, row_data, to_blob},
     schema::vector_table,
+    text,
 };
 use crate::{
     Error, Result, Row,
     checksum::row_checksum,
     payload::{FieldValues, Scalar},
     row::encode_row,
+    search::RowData,
 };
 use half::f16;
 use rusqlite::{
-    Connection, OptionalExtension as _, params,
+    Connection, params,
     types::{ToSqlOutput, Value},
 };
 use std::collections::HashMap;
@@ -87,11 +89,13 @@ struct Writer<'a> {
     counts: HashMap<i64, i64>,
     /// Numbers of fields by their paths.
     fields: HashMap<String, i64>,
+    /// Whether words are indexed of which no text tells any more which they are.
+    has_stale_words: bool,
 }
 
 impl<'a> Writer<'a> {
     fn new(store: &'a SqliteStore, connection: &'a Connection) -> Self {
-        Self { store, connection, counts: HashMap::new(), fields: HashMap::new() }
+        Self { store, connection, counts: HashMap::new(), fields: HashMap::new(), has_stale_words: false }
     }
 
     fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<usize> {
@@ -122,6 +126,9 @@ impl<'a> Writer<'a> {
             let sql = "INSERT OR IGNORE INTO field_points (field, lat, lon, number) VALUES (?1, ?2, ?3, ?4)";
             self.execute(sql, params![field, point.lat, point.lon, number])?;
         }
+        for path in &fields.empty {
+            self.field(path)?;
+        }
         if let Some(text) = text {
             self.execute("INSERT INTO words (rowid, text) VALUES (?1, ?2)", params![number, text])?;
         }
@@ -142,23 +149,15 @@ impl<'a> Writer<'a> {
 
     /// Removes a row and everything that was derived from it.
     fn remove(&mut self, number: i64) -> Result<(), Failure> {
-        let sql = "SELECT payload, text FROM row_data WHERE number = ?1";
-        let found: Option<(String, Option<String>)> = self
-            .connection
-            .prepare_cached(sql)?
-            .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some((payload, text)) = found else { return Ok(()) };
-        if let Ok(payload) = serde_json::from_str(&payload) {
-            self.remove_fields(number, &FieldValues::of(&payload))?;
-        } else {
-            // A damaged payload does not say where its values are.
-            self.execute("DELETE FROM field_values WHERE number = ?1", [number])?;
-            self.execute("DELETE FROM field_points WHERE number = ?1", [number])?;
-        }
-        if let Some(text) = text {
-            let sql = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?1, ?2)";
-            self.execute(sql, params![number, text])?;
+        match row_data(self.connection, number) {
+            Ok(Some(row)) => self.remove_derived(number, &row)?,
+            Ok(None) => return Ok(()),
+            // A damaged row does not say what was derived from it.
+            Err(failure) if failure.is_damage() => {
+                self.remove_fields_by_number(number)?;
+                self.has_stale_words = true;
+            }
+            Err(failure) => return Err(failure),
         }
         for vector in self.store.vectors.values() {
             let sql = format!("DELETE FROM {} WHERE number = ?1", vector_table(vector.number));
@@ -169,22 +168,47 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn remove_fields(&mut self, number: i64, fields: &FieldValues) -> Result<(), Failure> {
-        for (path, value) in &fields.values {
-            let field = self.field(path)?;
-            let sql = "DELETE FROM field_values WHERE field = ?1 AND value = ?2 AND number = ?3";
-            self.execute(sql, params![field, value, number])?;
+    /// Removes the fields and the words of a row that is as it was written.
+    fn remove_derived(&mut self, number: i64, row: &RowData) -> Result<(), Failure> {
+        if !self.remove_fields(number, &FieldValues::of(&row.payload))? {
+            self.remove_fields_by_number(number)?;
         }
-        for (path, point) in &fields.points {
-            let field = self.field(path)?;
-            let sql = "DELETE FROM field_points WHERE field = ?1 AND lat = ?2 AND lon = ?3 AND number = ?4";
-            self.execute(sql, params![field, point.lat, point.lon, number])?;
+        if let Some(text) = &row.text {
+            let sql = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?1, ?2)";
+            self.execute(sql, params![number, text])?;
         }
         Ok(())
     }
 
-    /// Records the numbers of rows.
+    /// Removes the values of a row from the tables of fields. False where one was not there: it may be there as another.
+    fn remove_fields(&mut self, number: i64, fields: &FieldValues) -> Result<bool, Failure> {
+        let mut found_all = true;
+        for (path, value) in fields.distinct_values() {
+            let field = self.field(path)?;
+            let sql = "DELETE FROM field_values WHERE field = ?1 AND value = ?2 AND number = ?3";
+            found_all &= self.execute(sql, params![field, value, number])? > 0;
+        }
+        for (path, point) in fields.distinct_points() {
+            let field = self.field(path)?;
+            let sql = "DELETE FROM field_points WHERE field = ?1 AND lat = ?2 AND lon = ?3 AND number = ?4";
+            found_all &= self.execute(sql, params![field, point.lat, point.lon, number])? > 0;
+        }
+        Ok(found_all)
+    }
+
+    /// Removes whatever the tables of fields have of a row, by reading them.
+    fn remove_fields_by_number(&self, number: i64) -> Result<(), Failure> {
+        for table in ["field_values", "field_points"] {
+            self.execute(&format!("DELETE FROM {table} WHERE number = ?1"), [number])?;
+        }
+        Ok(())
+    }
+
+    /// Records the numbers of rows, and indexes the words anew where they are stale.
     fn finish(&self) -> Result<(), Failure> {
+        if self.has_stale_words {
+            text::rebuild(self.connection)?;
+        }
         for (vector, change) in self.counts.iter().filter(|(_, change)| **change != 0) {
             self.execute("UPDATE vectors SET count = count + ?2 WHERE vector = ?1", params![vector, change])?;
         }
