@@ -13,8 +13,9 @@ use std::{
 pub struct Arguments {
     /// Model families (`bert`, `whisper` …), variants of them (`bert/gelu`), `words` (gensim), `align` (scikit-learn,
     /// cca-zoo, POT, tslearn), `fusion` (PyTorch), `random` (random images, audio, videos and predictions: Pillow,
-    /// torchvision, torchaudio, transformers, scikit-learn), `captions` (pycocoevalcap, needs Java) or `serve` (the
-    /// clients of OpenAI, Hugging Face and langchain, and schemathesis) [default: all].
+    /// torchvision, torchaudio, transformers, scikit-learn), `captions` (pycocoevalcap, needs Java), `serve` (the
+    /// clients of OpenAI, Hugging Face and langchain, and schemathesis) or `cluster` (torchrun, mpirun, Slurm, network
+    /// namespaces, Ray, clocks that differ) [default: all].
     families: Vec<String>,
     /// Seed of the random weights, images, audio and texts.
     #[arg(long, default_value_t = 0)]
@@ -22,6 +23,9 @@ pub struct Arguments {
     /// Folder for the checkpoints and outputs [default: a folder in the cache for each seed].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Parts of `cluster`, separated by commas: torchrun, mpirun, slurm, namespaces, ray, clocks [default: all].
+    #[arg(long, value_name = "PARTS")]
+    only: Option<String>,
 }
 
 /// The families that generate text or answer questions, and PEFT's adapters on them.
@@ -29,7 +33,7 @@ const GENERATIVE_FAMILIES: &[&str] =
     &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
 
 /// What has a script of its own, apart from the model families.
-const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions", "serve"];
+const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions", "serve", "cluster"];
 
 /// Says that a folder was made here, so that it may be deleted.
 const MARKER: &str = ".mm-parity";
@@ -79,6 +83,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if is_selected("serve") {
         clients()?;
+    }
+    if is_selected("cluster") {
+        cluster(&python, arguments.only.as_deref())?;
     }
     let is_generative = |f: &String| GENERATIVE_FAMILIES.iter().any(|s| f.split('/').next() == Some(s));
     if arguments.families.iter().any(is_generative) || arguments.families.is_empty() {
@@ -150,6 +157,21 @@ fn clients() -> Result<()> {
     let script = root.join("xtask/parity/clients.py");
     if !Command::new(python).arg(script).arg(mm).args(&fixtures).args(&files).status()?.success() {
         bail!("xtask/parity/clients.py failed");
+    }
+    Ok(())
+}
+
+/// Trains and embeds under launchers, schedulers and faults of a cluster on this host. torchrun is that of the reference
+/// libraries' environment.
+fn cluster(references: &Path, only: Option<&str>) -> Result<()> {
+    let packages = ["ray[data]==2.60.*", "pyarrow", "numpy", "pillow", "safetensors"];
+    let (python, mm) = (cargo::python_with("cluster", &packages)?, cargo::built_mm()?);
+    let root = crate::paths::root();
+    let mut command = Command::new(python);
+    command.arg(root.join("xtask/parity/cluster.py")).arg(mm).arg(references.with_file_name("torchrun")).arg(root);
+    command.args(only.map(|parts| format!("--only={parts}")));
+    if !command.status()?.success() {
+        bail!("xtask/parity/cluster.py failed");
     }
     Ok(())
 }
