@@ -123,6 +123,22 @@ impl Features {
         }
     }
 
+    /// The valid positions of each row, `[positions, dim]`.
+    pub fn rows(&self) -> Result<Vec<Tensor>> {
+        (0..self.values.size(0)?).map(|row| self.row(row)).collect()
+    }
+
+    fn row(&self, row: i64) -> Result<Tensor> {
+        let values = self.values.select(0, row)?;
+        let Some(mask) = &self.mask else { return Ok(values) };
+        let valid = mask.select(0, row)?.to_vec::<bool>()?;
+        if valid.iter().all(|valid| *valid) {
+            return Ok(values);
+        }
+        let positions: Vec<i64> = (0..).zip(valid).filter(|(_, valid)| *valid).map(|(position, _)| position).collect();
+        values.index_select(0, &Tensor::from_vec(&positions, &[positions.len() as i64])?.to_device(values.device())?)
+    }
+
     /// Dimension of each position.
     pub fn dim(&self) -> Result<i64> {
         self.values.size(2)
@@ -190,6 +206,18 @@ impl FeatureSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_hold_valid_positions_alone() {
+        let values = Tensor::from_vec(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3, 1]).unwrap();
+        let mask = Tensor::from_vec(&[true, true, false, false, true, true], &[2, 3]).unwrap();
+        let rows = |mask| {
+            let rows = Features::new(values.clone(), mask).unwrap().rows().unwrap();
+            rows.iter().map(|row| row.to_vec::<f32>().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(Some(mask)), [[1.0, 2.0], [5.0, 6.0]]);
+        assert_eq!(rows(None), [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    }
 
     #[test]
     fn pooling_ignores_masked_positions() {

@@ -44,4 +44,4 @@ pub use output_folder::{OutputFolder, open_output_folder};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};
 pub use shards::{ShardLimits, WrittenShards, write_shards};
 pub use source::{decode_audio_source, decode_image_source, parse_source, source_name, with_path};
-pub use truncation::note_truncated;
+pub use truncation::{note_truncated, take_truncated};

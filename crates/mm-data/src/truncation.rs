@@ -13,7 +13,8 @@ pub fn note_truncated(limit: String) {
     LIMIT.set(Some(limit));
 }
 
-/// What was noted since the last call, on this thread.
-pub(crate) fn take_truncated() -> Option<String> {
+/// The limit that a sample was truncated to since the last call, on this thread: call it before and after
+/// [`Processor::process`](mm_core::Processor::process).
+pub fn take_truncated() -> Option<String> {
     LIMIT.take()
 }

@@ -10,6 +10,7 @@
 
 pub mod adversarial;
 pub mod audio;
+mod batches;
 mod classify;
 mod error;
 mod families;

@@ -4,12 +4,10 @@ use crate::{
     Classes, Error, ModelPaths, Result,
     families::{detect_family, encoder_folder},
     family::{ContrastiveHead, Fingerprint, LoadOptions, Loaded, Model, Scores, Tower, labels, load, num_labels},
-    padding::{Lengths, limit_padding},
 };
 use mm_core::{
-    DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad, parallel_tensors,
+    DType, Modality, Params, Pooling, ProcessContext, Source, Tensor, parallel_tensors,
 };
-use mm_data::collate;
 use std::path::{Path, PathBuf};
 
 /// A pretrained model as its folder describes it.
@@ -38,7 +36,7 @@ pub struct Pretrained {
     pub(crate) architecture: Option<String>,
     fingerprint: Fingerprint,
     folder: PathBuf,
-    dtype: DType,
+    pub(crate) dtype: DType,
 }
 
 impl Pretrained {
@@ -164,14 +162,14 @@ impl Pretrained {
     /// Features of one source, `[positions, dim]`.
     pub fn features(&self, modality: &Modality, source: &Source) -> Result<Tensor> {
         let sample = self.tower(modality)?.processor.process(source, &mut ProcessContext::eval())?;
-        self.features_of_sample(modality, sample)
+        Ok(self.features_of_samples(modality, &[sample])?.swap_remove(0))
     }
 
-    /// Like [`Self::features`], for a sample that one of the tower's processors has produced.
-    pub fn features_of_sample(&self, modality: &Modality, sample: Tensor) -> Result<Tensor> {
+    /// Features of samples that one of the tower's processors has produced: of each `[positions, dim]` without padding,
+    /// in the order given.
+    pub fn features_of_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<Vec<Tensor>> {
         let tower = self.tower(modality)?;
-        let all = self.run_batched(tower, &[sample], |i| Ok(tower.encoder.encode(i, false)?.values))?;
-        Ok(all.select(0, 0)?)
+        self.run_rows(tower, samples, |input| tower.encoder.encode(input, false)?.rows())
     }
 
     /// Class scores before softmax, `[sources, classes]`; the number or score itself where the model was trained for
@@ -213,56 +211,6 @@ impl Pretrained {
             rows.push(run(&samples)?);
         }
         Ok(Tensor::cat(&rows.iter().collect::<Vec<_>>(), 0)?)
-    }
-
-    /// Runs batches of similar length (sequences) or equal shape (everything else); rows are returned in the order
-    /// given.
-    pub(crate) fn run_batched(
-        &self,
-        tower: &Tower,
-        samples: &[Tensor],
-        run: impl Fn(&Input) -> mm_core::Result<Tensor>,
-    ) -> Result<Tensor> {
-        const MAX_ROWS: usize = 32;
-        // Limits the elements of a batch, so that long audio and video run alone. Waveforms have a lower limit (16
-        // seconds), since the first convolution makes a hundred values of each sample.
-        let is_waveform = samples.first().is_some_and(|s| s.rank() == 1 && matches!(s.dtype(), Ok(DType::F32)));
-        let max_elements = if is_waveform { 1 << 18 } else { 8 << 20 };
-        let mut order: Vec<usize> = (0..samples.len()).collect();
-        order.sort_by_key(|i| (samples[*i].shape(), *i));
-        let (padded, dim) = (tower.processor.is_sequence(), tower.encoder.dim() as usize);
-        let skips_padding = tower.encoder.skips_padding() && self.params.device() == Device::Cpu;
-        let length = |index: &usize| samples[*index].shape().first().map_or(1, |length| *length as usize);
-        let mut rows: Vec<Option<Tensor>> = vec![None; samples.len()];
-        let mut start = 0;
-        while start < order.len() {
-            let first = samples[order[start]].shape();
-            let fits = |(count, i): (usize, &usize)| {
-                let sample = &samples[*i];
-                (padded || sample.shape() == first) && (count == 0 || (count + 1) * sample.numel() <= max_elements)
-            };
-            let size = order[start..].iter().take(MAX_ROWS).enumerate().take_while(|(c, i)| fits((*c, i))).count();
-            let lengths = order[start..start + size].iter().map(length);
-            let size = match (padded, skips_padding) {
-                (false, _) => size,
-                (true, false) => limit_padding(lengths, Lengths::are_padded),
-                (true, true) => limit_padding(lengths, |all| all.are_padded_in_attention(dim)),
-            };
-            let batch = &order[start..start + size];
-            start += size;
-            let batch_samples: Vec<Tensor> = batch.iter().map(|i| samples[*i].clone()).collect();
-            let mut input: Input =
-                collate(&batch_samples, tower.processor.as_ref())?.to_device(self.params.device())?;
-            if input.values.dtype()? == DType::F32 {
-                input.values = input.values.to_dtype(self.dtype)?;
-            }
-            let output = no_grad(|| run(&input))?.to_dtype(DType::F32)?.to_device(Device::Cpu)?;
-            for (row, index) in batch.iter().enumerate() {
-                rows[*index] = Some(output.select(0, row as i64)?);
-            }
-        }
-        let rows: Vec<Tensor> = rows.into_iter().flatten().collect();
-        Ok(Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?)
     }
 
     /// Writes the weights under their original names, so that the library that wrote the folder can load them.

@@ -126,12 +126,15 @@ impl Comparison<'_> {
         {
             self.check(output, model.embed(&Modality::TEXT, texts, Some(pooling)));
         }
-        let hidden = |text: &Source| {
-            let x = model.features(&Modality::TEXT, text)?;
-            Ok(x.pad(&[0, 0, 0, longest as i64 - x.size(0)?], 0.0)?)
-        };
-        let hidden: mm_repr::Result<Vec<Tensor>> = texts.iter().map(hidden).collect();
-        self.check("text_hidden", hidden.and_then(|h| Ok(Tensor::stack(&h.iter().collect::<Vec<_>>(), 0)?)));
+        // In batches, whose padding is left out of the features.
+        let samples: Vec<Tensor> =
+            texts.iter().map(|t| tower.processor.process(t, &mut ProcessContext::eval()).unwrap()).collect();
+        let hidden = model.features_of_samples(&Modality::TEXT, &samples).and_then(|features| {
+            let pad = |x: &Tensor| x.pad(&[0, 0, 0, longest as i64 - x.size(0)?], 0.0);
+            let rows = features.iter().map(pad).collect::<mm_core::Result<Vec<_>>>()?;
+            Ok(Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?)
+        });
+        self.check("text_hidden", hidden);
         if self.has("text_logits") {
             self.check("text_logits", model.logits(&Modality::TEXT, texts));
         }

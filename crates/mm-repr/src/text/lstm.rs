@@ -94,12 +94,19 @@ impl WordIdProcessor {
     }
 }
 
+impl WordIdProcessor {
+    fn limit(&self) -> String {
+        format!("{} words", self.max_length)
+    }
+}
+
 impl Processor for WordIdProcessor {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
         let text = read_normalized_text(source)?;
         let mut ids: Vec<i64> = word_tokens(&text).map(|w| self.ids.get(&w).copied().unwrap_or(UNKNOWN_ID)).collect();
         if ids.len() > self.max_length {
             self.num_truncated.fetch_add(1, Ordering::Relaxed);
+            mm_data::note_truncated(self.limit());
             ids.truncate(self.max_length);
         }
         if ids.is_empty() {
@@ -122,7 +129,7 @@ impl Processor for WordIdProcessor {
 
     fn truncated(&self) -> Option<(usize, String)> {
         let count = self.num_truncated.load(Ordering::Relaxed);
-        (count > 0).then(|| (count, format!("{} words", self.max_length)))
+        (count > 0).then(|| (count, self.limit()))
     }
 
     fn augment(&self, sample: Tensor, context: &mut ProcessContext) -> Result<Tensor> {

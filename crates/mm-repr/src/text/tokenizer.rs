@@ -144,6 +144,7 @@ impl TextProcessor {
         let encoding = self.tokenizer.encode_fast(format!("{}{text}", self.prompt), true).map_err(cannot)?;
         if !encoding.get_overflowing().is_empty() {
             self.num_truncated.fetch_add(1, Ordering::Relaxed);
+            mm_data::note_truncated(self.limit());
         }
         let ids = encoding.get_ids();
         if ids.len() > self.max_length {
@@ -153,6 +154,10 @@ impl TextProcessor {
             return Err(CoreError::Sample(text).into());
         }
         Ok(ids.iter().map(|id| i64::from(*id)).collect())
+    }
+
+    fn limit(&self) -> String {
+        format!("{} tokens", self.max_length)
     }
 
     /// Number of tokens at the start of each text that belong to the prompt, the start token included; 0
@@ -270,7 +275,7 @@ impl Processor for TextProcessor {
 
     fn truncated(&self) -> Option<(usize, String)> {
         let count = self.num_truncated.load(Ordering::Relaxed);
-        (count > 0).then(|| (count, format!("{} tokens", self.max_length)))
+        (count > 0).then(|| (count, self.limit()))
     }
 
     fn fingerprint(&self) -> String {
