@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     output::set_quiet(output::is_quiet() || environment.rank > 0);
     let group = Rc::new(Group::join_on(&environment, device)?);
     group.agree("the version of mm", env!("CARGO_PKG_VERSION"))?;
+    compare_programs(&group)?;
     // Not before: a process that still waits for the others has nothing to save, and a signal ends it.
     let stop = stop_on_interrupt("this step")?;
     let result = mm_dist::with_group(&group, || run_in_group(arguments, context, &stop));
@@ -153,6 +154,27 @@ fn train_one(
         );
     }
     Ok(())
+}
+
+/// Warns where a process runs another program of the same version: it may compute otherwise.
+fn compare_programs(group: &Group) -> Result<()> {
+    let hashes = group.gather(&program_hash())?;
+    let Some(rank) = hashes.iter().position(|hash| *hash != hashes[0]) else { return Ok(()) };
+    if group.rank() == 0 {
+        output::warning(format!(
+            "rank {rank} runs another build of {} than rank 0, which may compute otherwise; copy the same program to all hosts",
+            crate::exit::program_name()
+        ));
+    }
+    Ok(())
+}
+
+/// The BLAKE3 hash of the file of this program; none where it cannot be read, for instance since it was deleted.
+fn program_hash() -> Option<String> {
+    let mut hasher = blake3::Hasher::new();
+    let file = std::fs::File::open(std::env::current_exe().ok()?).ok()?;
+    hasher.update_reader(file).ok()?;
+    Some(hasher.finalize().to_hex().to_string())
 }
 
 /// Checks that all processes train the same: their configs may differ in the folder of relative paths alone.

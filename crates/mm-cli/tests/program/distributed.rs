@@ -377,6 +377,29 @@ fn a_process_that_waits_for_the_others_can_be_ended() {
 }
 
 #[test]
+fn another_build_in_one_process_is_told() {
+    let workspace = workspace();
+    workspace.write("config.toml", config("representation", VAE, 6));
+    let binary = env!("CARGO_BIN_EXE_mm");
+    // Whatever follows the program in its file is not read.
+    let mut program = std::fs::read(binary).unwrap();
+    program.push(0);
+    workspace.write("other-mm", program);
+    let run = |other: &str, out: &str| {
+        let script = format!(
+            "chmod +x other-mm; TRAIN='train config.toml --out {out} --set train.epochs=2'; [ $RANK = 0 ] && exec {binary} $TRAIN; exec {other} $TRAIN"
+        );
+        mm(&["launch", "--nproc", "2", "--", "sh", "-c", &script], workspace.path())
+    };
+    let warned = "warning: rank 1 runs another build of mm than rank 0";
+    for (other, out, expected) in [(binary, "same", 0), ("./other-mm", "different", 1)] {
+        let output = run(other, out);
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(text(&output).matches(warned).count(), expected, "{}", text(&output));
+    }
+}
+
+#[test]
 fn processes_that_cannot_train_together_say_why() {
     let workspace = workspace();
     workspace.write("config.toml", config("representation", VAE, 6));
