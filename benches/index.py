@@ -3,9 +3,10 @@
 built with 128 candidates, and searched with 64, 128, 256 and as many as mm keeps by default (128 for up to 100,000 rows, then growing with
 the cube root of their number), cosine similarity, the ten nearest.
 
-    cargo xtask bench index ROWS WIDTH f16|i8 --peers [--only NAMES] [--rounds N] [--curve FILE.svg]
+    cargo xtask bench index ROWS WIDTH f16|i8 --peers [--only NAMES] [--rounds N] [--curve FILE.png] [--vectors FILE.npy]
 
-NAMES is comma-separated (`--only usearch,faiss`). Builds take turns, once each; searches take turns in rounds, and the median is printed. A query at a time is what one thread answers, one
+Vectors are clustered, or those of FILE.npy (`mm embed --data … --out FILE.npy`), which are repeated with noise where they are fewer than ROWS;
+its last 1,000 are the queries. NAMES is comma-separated (`--only usearch,faiss`). Builds take turns, once each; searches take turns in rounds, and the median is printed. A query at a time is what one thread answers, one
 vector after the other; `two threads` is the same queries in two threads (in batches where a library has them). Recall is against the
 exact neighbors by numpy in float32.
 """
@@ -37,7 +38,8 @@ CURVE = option("--curve", None)
 if CURVE:
     import matplotlib  # Before anything is measured.
 
-    matplotlib.use("svg")
+    matplotlib.use("agg")
+VECTORS = option("--vectors", None)
 ROUNDS, ONLY = int(option("--rounds", "3")), option("--only", "usearch,faiss,hnswlib,lancedb,pgvector").split(",")
 THREADS = 2
 
@@ -175,7 +177,8 @@ def mm(threads, candidates):
 
 
 shutil.rmtree(FOLDER, ignore_errors=True)
-print(subprocess.run([PROGRAM, ROWS, WIDTH, KIND, FOLDER], check=True, capture_output=True, text=True).stdout, flush=True)
+command = [PROGRAM, ROWS, WIDTH, KIND, FOLDER, *([VECTORS] if VECTORS else [])]
+print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, flush=True)
 settings = json.loads((FOLDER / "settings.json").read_text())
 LINKS, BUILD = settings["links"], settings["expansion_add"]
 CANDIDATES = sorted({64, 128, 256, settings["candidates"]})
@@ -225,6 +228,6 @@ if CURVE:
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     for name, values in points.items():
         axes.plot([p[0] for p in values], [p[2] for p in values], marker="o", label=name, linewidth=2.5 if name == "mm" else 1.2)
-    axes.set(xlabel="recall@10", ylabel="queries a second, two threads", yscale="log", title=f"{ROWS} × {WIDTH}, {KIND}")
+    axes.set(xlabel="recall@10", ylabel="queries a second, two threads", yscale="log", title=f"{int(ROWS):,} vectors of {WIDTH} values")
     axes.grid(alpha=0.3), axes.legend()
-    figure.savefig(CURVE)
+    figure.savefig(CURVE, dpi=150)

@@ -1,5 +1,5 @@
-//! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8] [DIR]` writes clustered vectors of unit length with
-//! a field and a text, optimizes, and prints times, sizes, recall and latencies as a table. With DIR the store stays
+//! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8] [DIR [VECTORS.npy]]` writes clustered vectors of unit length,
+//! or those of a file (repeated with noise where they are fewer; the last 1,000 are the queries), with a field and a text, optimizes, and prints times, sizes, recall and latencies as a table. With DIR the store stays
 //! there, next to `vectors.npy`, `queries.npy` and `settings.json` for other libraries (benches/index.py). `index query DIR THREADS
 //! CANDIDATES` answers the queries of such a folder, and prints queries a second and the rows found as JSON.
 
@@ -12,7 +12,7 @@ use std::{
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
+    sync::{Arc, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -25,29 +25,88 @@ const QUERIES: usize = 200;
 const EACH: usize = 1000;
 const WORDS: [&str; 8] = ["red", "bird", "night", "car", "old", "tree", "sea", "street"];
 
-/// Vectors around common centers: half of the length of each is noise, as of encoded photographs of some thousand kinds
-/// of things.
+/// What vectors are made of.
+#[derive(Clone)]
+enum Space {
+    /// Common centers: half of the length of each vector is noise, as of encoded photographs of some thousand kinds of things.
+    Clusters(Arc<Vec<Vec<f32>>>),
+    /// Vectors that a model computed. Where more are wanted they are repeated with noise, half as long as each.
+    Encoded(Arc<Vec<Vec<f32>>>),
+}
+
+/// Length of the noise that is added to repeated vectors, relative to theirs.
+const NOISE: f32 = 0.5;
+
+impl Space {
+    fn clusters(dim: usize) -> Self {
+        let mut random = Rng::new(&[1]);
+        Self::Clusters(Arc::new((0..CENTERS).map(|_| normal(&mut random, dim)).collect()))
+    }
+
+    fn read(file: &Path, dim: usize) -> Outcome<Self> {
+        let values = mm_data::read_npy(file)?;
+        let (rows, width) = (values.size(0)? as usize, values.size(1)? as usize);
+        if width != dim || rows <= EACH {
+            let expected = format!("more than {EACH} vectors of {dim} values");
+            return Err(format!("{}: found {rows} of {width}, expected {expected}", file.display()).into());
+        }
+        Ok(Self::Encoded(Arc::new(values.to_vec::<f32>()?.chunks(width).map(<[f32]>::to_vec).collect())))
+    }
+
+    fn dim(&self) -> usize {
+        match self {
+            Self::Clusters(vectors) | Self::Encoded(vectors) => vectors[0].len(),
+        }
+    }
+}
+
+/// A sequence of vectors of a space.
 struct Vectors {
-    centers: Vec<Vec<f32>>,
+    space: Space,
+    is_query: bool,
     random: Rng,
+    count: usize,
 }
 
 impl Vectors {
-    fn new(dim: usize, seed: u64) -> Self {
-        let mut random = Rng::new(&[1]);
-        let centers = (0..CENTERS).map(|_| normal(&mut random, dim)).collect();
-        Self { centers, random: Rng::new(&[seed]) }
+    /// The rows of a store.
+    fn rows(space: &Space) -> Self {
+        Self { space: space.clone(), is_query: false, random: Rng::new(&[2]), count: 0 }
+    }
+
+    /// Queries, others for each seed as far as there are.
+    fn queries(space: &Space, seed: u64) -> Self {
+        Self { space: space.clone(), is_query: true, random: Rng::new(&[seed]), count: 0 }
     }
 
     fn next(&mut self) -> Vec<f32> {
         self.next_of_kind().1
     }
 
-    /// A vector and the number of its center.
+    /// A vector and what it is one of: the number of its center, or its part of the file.
     fn next_of_kind(&mut self) -> (usize, Vec<f32>) {
-        let index = (self.random.uniform_range(0.0, CENTERS as f64) as usize).min(CENTERS - 1);
-        let noise = normal(&mut self.random, self.centers[index].len());
-        (index, self.centers[index].iter().zip(noise).map(|(center, noise)| center + noise).collect())
+        let number = self.count;
+        self.count += 1;
+        match &self.space {
+            Space::Clusters(centers) => {
+                let index = (self.random.uniform_range(0.0, CENTERS as f64) as usize).min(CENTERS - 1);
+                let noise = normal(&mut self.random, centers[index].len());
+                (index, centers[index].iter().zip(noise).map(|(center, noise)| center + noise).collect())
+            }
+            Space::Encoded(vectors) => {
+                let rows = vectors.len() - EACH;
+                let index = if self.is_query { rows + number % EACH } else { number % rows };
+                let vector = &vectors[index];
+                let kind = index * CENTERS / vectors.len();
+                if self.is_query || number < rows {
+                    return (kind, vector.clone());
+                }
+                let length = |v: &[f32]| v.iter().map(|value| value * value).sum::<f32>().sqrt();
+                let noise = normal(&mut self.random, vector.len());
+                let scale = NOISE * length(vector) / length(&noise);
+                (kind, vector.iter().zip(noise).map(|(value, noise)| value + scale * noise).collect())
+            }
+        }
     }
 }
 
@@ -69,26 +128,27 @@ fn main() -> Outcome<()> {
         Some("i8") => Quantization::I8,
         Some(other) => return Err(format!("found {other}, expected f16 or i8").into()),
     };
+    let space = arguments.get(4).map_or_else(|| Ok(Space::clusters(dim)), |file| Space::read(Path::new(file), dim))?;
     if let Some(folder) = arguments.get(3).map(PathBuf::from) {
         std::fs::create_dir_all(&folder)?;
-        save(&folder.join("vectors.npy"), rows, dim, 2)?;
-        save(&folder.join("queries.npy"), EACH, dim, 10)?;
+        save(&folder.join("vectors.npy"), rows, Vectors::rows(&space))?;
+        save(&folder.join("queries.npy"), EACH, Vectors::queries(&space, 10))?;
         let settings = SearchSettings::default();
         let settings = serde_json::json!({
             "links": settings.links(rows), "expansion_add": settings.expansion_add, "candidates": settings.candidates(rows)
         });
         std::fs::write(folder.join("settings.json"), settings.to_string())?;
-        return measure(&folder.join("store"), rows, dim, quantization);
+        return measure(&folder.join("store"), rows, &space, quantization);
     }
     let folder = std::env::temp_dir().join(format!("mm-bench-index-{}", std::process::id()));
-    let result = measure(&folder, rows, dim, quantization);
+    let result = measure(&folder, rows, &space, quantization);
     std::fs::remove_dir_all(&folder)?;
     result
 }
 
-/// Writes vectors that [`Vectors`] gives for a seed as `[rows, dim]` float32.
-fn save(path: &Path, rows: usize, dim: usize, seed: u64) -> Outcome<()> {
-    let (mut file, mut vectors) = (BufWriter::new(File::create(path)?), Vectors::new(dim, seed));
+/// Writes vectors as `[rows, dim]` float32.
+fn save(path: &Path, rows: usize, mut vectors: Vectors) -> Outcome<()> {
+    let (mut file, dim) = (BufWriter::new(File::create(path)?), vectors.space.dim());
     file.write_all(&mm_data::npy_header("<f4", &[rows, dim]))?;
     for _ in 0..rows {
         let bytes: Vec<u8> = vectors.next().iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -127,12 +187,13 @@ fn answer(folder: &Path, threads: usize, candidates: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn measure(folder: &Path, rows: usize, dim: usize, quantization: Quantization) -> Outcome<()> {
+fn measure(folder: &Path, rows: usize, space: &Space, quantization: Quantization) -> Outcome<()> {
+    let dim = space.dim();
     let line = |name: &str, value: String| println!("{name:44} {value}");
     line("rows, width, graph", format!("{rows} x {dim}, {quantization:?}"));
     let config = VectorConfig { quantization, ..VectorConfig::cosine(dim) };
     let store = SqliteStore::create(folder, &StoreConfig::new("v", config))?;
-    line("upsert, rows a second", format!("{:.0}", rows as f64 / fill(&store, rows, dim)?));
+    line("upsert, rows a second", format!("{:.0}", rows as f64 / fill(&store, rows, space)?));
     let started = Instant::now();
     let options = OptimizeOptions { stop: &AtomicBool::new(false), rebuild: true };
     let optimized = store.optimize(&options, &mut |_, _, _| {})?;
@@ -151,10 +212,10 @@ fn measure(folder: &Path, rows: usize, dim: usize, quantization: Quantization) -
         let filter = filter.map(|text| (text, Filter::parse(text)));
         let name = filter.as_ref().map_or("no filter", |(text, _)| text);
         let filter = filter.as_ref().map(|(_, filter)| filter.clone()).transpose()?;
-        let figures = search(&store, &exact, dim, filter.as_ref())?;
+        let figures = search(&store, &exact, space, filter.as_ref())?;
         line(&format!("{name}: recall@10, ms (first, median, p99), method"), figures);
     }
-    line("queries a second, all threads", format!("{:.0}", throughput(&store, dim)?));
+    line("queries a second, all threads", format!("{:.0}", throughput(&store, space)?));
     let mut times = Vec::new();
     for word in WORDS {
         let started = Instant::now();
@@ -167,8 +228,8 @@ fn measure(folder: &Path, rows: usize, dim: usize, quantization: Quantization) -
 }
 
 /// Writes the rows; seconds.
-fn fill(store: &SqliteStore, rows: usize, dim: usize) -> Outcome<f64> {
-    let mut vectors = Vectors::new(dim, 2);
+fn fill(store: &SqliteStore, rows: usize, space: &Space) -> Outcome<f64> {
+    let mut vectors = Vectors::rows(space);
     let mut seconds = 0.0;
     for start in (0..rows).step_by(BATCH) {
         let mut row = |n: usize| {
@@ -190,8 +251,9 @@ fn fill(store: &SqliteStore, rows: usize, dim: usize) -> Outcome<f64> {
     Ok(seconds)
 }
 
-fn search(store: &SqliteStore, exact: &SqliteStore, dim: usize, filter: Option<&Filter>) -> Outcome<String> {
-    let (mut vectors, mut times, mut found, mut wanted, mut method) = (Vectors::new(dim, 3), Vec::new(), 0, 0, None);
+fn search(store: &SqliteStore, exact: &SqliteStore, space: &Space, filter: Option<&Filter>) -> Outcome<String> {
+    let (mut vectors, mut times, mut found, mut wanted, mut method) =
+        (Vectors::queries(space, 3), Vec::new(), 0, 0, None);
     for _ in 0..QUERIES {
         let mut query = Query::nearest("v", vectors.next());
         query.filter = filter.cloned();
@@ -212,12 +274,12 @@ fn search(store: &SqliteStore, exact: &SqliteStore, dim: usize, filter: Option<&
 }
 
 /// Queries a second from as many threads as there are.
-fn throughput(store: &SqliteStore, dim: usize) -> Outcome<f64> {
+fn throughput(store: &SqliteStore, space: &Space) -> Outcome<f64> {
     let threads = std::thread::available_parallelism()?.get();
     let started = Instant::now();
     std::thread::scope(|scope| {
         let run = |seed: usize| {
-            let mut vectors = Vectors::new(dim, 10 + seed as u64);
+            let mut vectors = Vectors::queries(space, 10 + seed as u64);
             let queries: Vec<_> = (0..EACH).map(|_| Query::nearest("v", vectors.next())).collect();
             queries.iter().try_for_each(|query| store.query(query).map(drop))
         };
