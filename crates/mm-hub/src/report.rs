@@ -20,6 +20,8 @@ pub(crate) fn is_quiet() -> bool {
 /// Prints a line on standard error, which nobody may read any more.
 pub(crate) fn note(text: impl std::fmt::Display) {
     if !is_quiet() {
+        #[cfg(test)]
+        crate::testing::record(&text);
         line(text);
     }
 }

@@ -1,13 +1,29 @@
-//! A web server on this machine, and archives, for tests.
+//! A web server on this machine, archives, and what was reported, for tests.
+
+#[cfg(feature = "storage")]
+pub(crate) mod faulty;
 
 use std::{
     io::{Read, Write},
     net::TcpListener,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
+
+/// What this process has said on standard error.
+static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+pub(crate) fn record(text: &impl std::fmt::Display) {
+    NOTES.lock().unwrap().push(text.to_string());
+}
+
+/// The further attempts that were reported, of those whose address contains a text.
+pub(crate) fn reported_attempts(address: &str) -> Vec<String> {
+    let is_one = |note: &&String| note.contains(address) && note.contains("; trying again in ");
+    NOTES.lock().unwrap().iter().filter(is_one).cloned().collect()
+}
 
 /// Serves files by name.
 pub(crate) struct Server {

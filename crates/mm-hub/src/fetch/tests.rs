@@ -140,3 +140,20 @@ fn a_file_of_another_size_than_stated_is_refused_at_once() {
     let remote = Remote { size: Some(5), ..remote };
     download(&remote, &file).unwrap();
 }
+
+#[test]
+fn a_server_that_keeps_failing_is_asked_a_few_times_and_named() {
+    for status in ["429 Too Many Requests", "500 Internal Server Error"] {
+        let answer =
+            move |_, _| (format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"), vec![]);
+        let (url, requests) = serve(answer, 8);
+        let folder = tempfile::tempdir().unwrap();
+        let timeout = Duration::from_millis(10);
+        let remote = Remote { timeout, ..Remote::public(url.clone(), ("sha256", sha256(b"good"))) };
+        let text = describe(&download(&remote, &folder.path().join("file.bin")).unwrap_err());
+        assert!(text.contains(&format!("the server answered {}", &status[..3])), "{text}");
+        assert_eq!(text.matches("(tried 4 times in 0 s; try again later)").count(), 1, "{text}");
+        assert_eq!(requests.load(Ordering::SeqCst), 4);
+        assert_eq!(crate::testing::reported_attempts(&url).len(), 3);
+    }
+}

@@ -266,10 +266,13 @@ fn wrong_lengths_and_contents_are_errors_and_statuses_are_explained() {
         (404, "RepoNotFound", "spelling"),
         (404, "RevisionNotFound", "no revision `main`"),
         (429, "", "too many requests"),
+        (500, "", "HF_ENDPOINT"),
         (502, "", "HF_ENDPOINT"),
     ] {
         let text = error(Failures { status: Some((status, code)), ..Failures::default() }, "org/name");
         assert!(text.contains(hint) && text.contains(&status.to_string()), "{text}");
+        let is_temporary = status == 429 || status >= 500;
+        assert_eq!(text.matches("(tried 4 times in 0 s").count(), usize::from(is_temporary), "{text}");
     }
     for name in ["../etc/passwd", "org/name@/etc/passwd", "org/name@../x", "org/name@"] {
         assert!(error(Failures::default(), name).contains("not a name of the hub"), "{name}");

@@ -1,19 +1,53 @@
 //! The content of a file of a store, written to this machine.
 
-use super::{Location, STORES, describe, is_of, unsized_files::lacks_size};
+use super::{
+    Location, STORES, describe, is_of,
+    reading::{Buffer, Sink, changed, read_content},
+    unsized_files::lacks_size,
+};
 use crate::{
     error::{At, Context, Error, Result},
     report::note,
 };
 use indicatif::ProgressBar;
-use object_store::{Error as StoreError, GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
-use std::{collections::VecDeque, fs::File, io::Write, path::Path};
+use object_store::{Error as StoreError, ObjectMeta};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{Seek, Write},
+    path::Path,
+};
 
 /// Larger files are read in parts of this size: a request ends after 30 s, and what came until then is kept.
 const PART_BYTES: u64 = 16 << 20;
 
 /// How many parts are read at the same time.
 const CONCURRENT_PARTS: usize = 4;
+
+/// A copy of a file on this machine, of which so many bytes are written.
+struct LocalCopy<'a> {
+    location: &'a Location,
+    meta: &'a ObjectMeta,
+    partial: &'a Path,
+    file: File,
+    written: u64,
+    bar: &'a ProgressBar,
+}
+
+impl Sink for LocalCopy<'_> {
+    fn begin(&mut self, e_tag: Option<&str>) -> Result<()> {
+        check_unchanged(self.location, self.meta, e_tag)?;
+        self.bar.set_position(self.bar.position().saturating_sub(self.written));
+        self.written = 0;
+        self.file.set_len(0).and_then(|()| self.file.rewind()).at(self.partial, "written")
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.written += bytes.len() as u64;
+        self.bar.inc(bytes.len() as u64);
+        self.file.write_all(bytes).at(self.partial, "written")
+    }
+}
 
 /// Writes a file, of which as many bytes have to come as the server stated, in a bucket with the ETag that it stated;
 /// returns false where it does not state a size again.
@@ -23,21 +57,16 @@ pub(super) async fn download(
     partial: &Path,
     bar: &ProgressBar,
 ) -> Result<bool> {
-    let mut file = File::create(partial).at(partial, "written")?;
-    let mut received = 0;
-    let mut write = |bytes: &[u8]| {
-        received += bytes.len() as u64;
-        bar.inc(bytes.len() as u64);
-        file.write_all(bytes).at(partial, "written")
-    };
-    let in_parts = meta.size > PART_BYTES && read_parts(location, meta, &mut write).await?;
-    if !in_parts && !read_whole(location, meta, &mut write).await? {
+    let file = File::create(partial).at(partial, "written")?;
+    let mut copy = LocalCopy { location, meta, partial, file, written: 0, bar };
+    let in_parts = meta.size > PART_BYTES && read_parts(&mut copy).await?;
+    if !in_parts && !read_whole(&mut copy).await? {
         return Ok(false);
     }
-    if received != meta.size {
-        return Err(Error::Size { url: location.url.clone(), found: received, expected: meta.size });
+    if copy.written != meta.size {
+        return Err(Error::Size { url: location.url.clone(), found: copy.written, expected: meta.size });
     }
-    file.sync_all().at(partial, "written")?;
+    copy.file.sync_all().at(partial, "written")?;
     if meta.size > 1 << 28 {
         note(format!("copied {} ({} MB)", location.url, meta.size >> 20));
     }
@@ -45,31 +74,18 @@ pub(super) async fn download(
 }
 
 /// The content in one answer; false where the server states no size.
-async fn read_whole(
-    location: &Location,
-    meta: &ObjectMeta,
-    write: &mut impl FnMut(&[u8]) -> Result<()>,
-) -> Result<bool> {
-    use tokio_stream::StreamExt;
-    let found = match location.store.get(&location.path).await {
-        Ok(found) => found,
-        Err(error) if lacks_size(&error) => return Ok(false),
-        Err(error) => return Err(describe(&location.url, error)),
-    };
-    check_unchanged(location, meta, found.meta.e_tag.as_deref())?;
-    let mut chunks = found.into_stream();
-    while let Some(chunk) = chunks.next().await {
-        write(&chunk.map_err(|e| describe(&location.url, e))?)?;
+async fn read_whole(copy: &mut LocalCopy<'_>) -> Result<bool> {
+    let location = copy.location;
+    match read_content(location, None, copy).await? {
+        Ok(()) => Ok(true),
+        Err(error) if lacks_size(&error) => Ok(false),
+        Err(error) => Err(describe(&location.url, error)),
     }
-    Ok(true)
 }
 
 /// The content in parts, several at the same time; false, and nothing written, where the server sends no parts.
-async fn read_parts(
-    location: &Location,
-    meta: &ObjectMeta,
-    write: &mut impl FnMut(&[u8]) -> Result<()>,
-) -> Result<bool> {
+async fn read_parts(copy: &mut LocalCopy<'_>) -> Result<bool> {
+    let (location, meta) = (copy.location, copy.meta);
     let (mut begin, mut running, mut e_tag, size) = (0, VecDeque::new(), None, meta.size);
     loop {
         // One at first, which shows whether the server sends parts.
@@ -77,25 +93,23 @@ async fn read_parts(
         while running.len() < most && begin < size {
             let range = begin..size.min(begin + PART_BYTES);
             begin = range.end;
-            let (store, path) = (location.store.clone(), location.path.clone());
-            let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+            let location = location.clone();
             running.push_back(Part(tokio::spawn(async move {
-                let part = store.get_opts(&path, options).await?;
-                let e_tag = part.meta.e_tag.clone();
-                Ok::<_, StoreError>((e_tag, part.bytes().await?))
+                let mut part = Buffer::default();
+                Ok::<_, Error>(read_content(&location, Some(range), &mut part).await?.map(|()| part))
             })));
         }
         let Some(mut part) = running.pop_front() else { return Ok(true) };
-        let (part_tag, bytes) = match (&mut part.0).await.context("a part of a download was not awaited")? {
+        let part = match (&mut part.0).await.context("a part of a download was not awaited")?? {
             Ok(part) => part,
             Err(error) if e_tag.is_none() && sends_no_parts(&error) => return Ok(false),
             Err(error) => return Err(describe(&location.url, error)),
         };
-        check_unchanged(location, meta, part_tag.as_deref())?;
-        if *e_tag.get_or_insert_with(|| part_tag.clone()) != part_tag {
+        check_unchanged(location, meta, part.e_tag.as_deref())?;
+        if *e_tag.get_or_insert_with(|| part.e_tag.clone()) != part.e_tag {
             return Err(changed(location));
         }
-        write(&bytes)?;
+        copy.write(&part.bytes)?;
     }
 }
 
@@ -107,10 +121,6 @@ fn check_unchanged(location: &Location, meta: &ObjectMeta, found: Option<&str>) 
         (Some(stated), Some(found)) if stated != found => Err(changed(location)),
         _ => Ok(()),
     }
-}
-
-fn changed(location: &Location) -> Error {
-    Error::Other(format!("{}: it changed while it was copied; run again", location.url))
 }
 
 fn sends_no_parts(error: &StoreError) -> bool {

@@ -7,8 +7,8 @@
 //! read them: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` …, `GOOGLE_APPLICATION_CREDENTIALS`, `STORAGE_EMULATOR_HOST`,
 //! `AZURE_STORAGE_ACCOUNT_NAME` …, `AZURE_STORAGE_CONNECTION_STRING`, `HF_TOKEN`, `HF_ENDPOINT`. Requests that fail with
 //! 429 or 5xx, and connections that break, are tried again up to 13 times within 3 minutes; each time is reported on standard
-//! error. Where a connection breaks within the body of an answer that states an ETag, the client of the stores asks for the
-//! rest on its own, for up to 2 minutes, and says nothing.
+//! error. Where a connection breaks within a file, the rest is asked for on the condition that the file has the same ETag;
+//! a file without one is read from its beginning.
 
 mod copies;
 mod credentials;
@@ -16,6 +16,7 @@ mod download;
 mod folders;
 mod objects;
 mod parts;
+mod reading;
 mod retrying;
 mod stores;
 mod unsized_files;
@@ -57,6 +58,7 @@ pub struct Storage {
 }
 
 /// A file of a store.
+#[derive(Clone)]
 struct Location {
     url: String,
     /// The URL of the request; another one for a file of the hub.
@@ -64,6 +66,7 @@ struct Location {
     token: Option<String>,
     store: Arc<dyn ObjectStore>,
     path: ObjectPath,
+    retries: RetryPolicy,
 }
 
 /// Whether a text names a file of an object store, a web server or the hub.
@@ -213,7 +216,7 @@ impl Storage {
             store
         };
         let path = ObjectPath::from_url_path(parsed.path()).with_context(|| format!("{url}: not a path of a file"))?;
-        Ok(Location { url: url.to_owned(), address, token, store, path })
+        Ok(Location { url: url.to_owned(), address, token, store, path, retries: self.retries })
     }
 }
 

@@ -1,6 +1,9 @@
 //! Writing below a URL of an object store.
 
-use super::{Location, STORES, Storage, describe, describe_as, is_of};
+use super::{
+    Location, STORES, Storage, describe, describe_as, is_of,
+    reading::{Buffer, read_content},
+};
 use crate::error::{At, Error, Result, bail};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use std::{
@@ -57,12 +60,11 @@ impl Objects {
     /// # Errors
     /// When the store refuses it, or does not answer.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Location { url, store, path, .. } = self.locate(name)?;
-        let read = self.storage.runtime()?.block_on(async { store.get(&path).await?.bytes().await });
-        match read {
-            Ok(bytes) => Ok(Some(bytes.to_vec())),
+        let (location, mut content) = (self.locate(name)?, Buffer::default());
+        match self.storage.runtime()?.block_on(read_content(&location, None, &mut content))? {
+            Ok(()) => Ok(Some(content.bytes)),
             Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(describe(&url, error)),
+            Err(error) => Err(describe(&location.url, error)),
         }
     }
 

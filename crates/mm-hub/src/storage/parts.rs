@@ -1,12 +1,16 @@
 //! Parts of files, from their copies or from the server: archives that together are larger than the cache are read like
 //! this.
 
-use super::{Storage, describe, unsized_files::lacks_size};
+use super::{
+    Storage, describe,
+    reading::{Buffer, read_content},
+    unsized_files::lacks_size,
+};
 use crate::{
     error::{At, Error, Result},
     fetch::is_offline,
 };
-use object_store::{Error as StoreError, ObjectStoreExt};
+use object_store::Error as StoreError;
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
@@ -28,8 +32,9 @@ impl Storage {
         }
         let location = self.locate_file(url)?;
         let range = offset..offset + length as u64;
-        match self.runtime()?.block_on(location.store.get_range(&location.path, range)) {
-            Ok(bytes) => Ok(bytes.into()),
+        let mut part = Buffer::default();
+        match self.runtime()?.block_on(read_content(&location, Some(range), &mut part))? {
+            Ok(()) => Ok(part.bytes),
             Err(error) if matches!(error, StoreError::NotSupported { .. }) || lacks_size(&error) => {
                 let copy = self.fetch(url)?;
                 let bytes = read_part(&copy, offset, length).at(&copy, "read");

@@ -1,24 +1,20 @@
 //! The store that a URL names, with the credentials and endpoints of the environment.
 
-use super::retrying::Connector;
+use super::retrying::{Connector, client_retries};
 use crate::{
     error::{Result, bail},
     fetch::RetryPolicy,
     hub::variable,
 };
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
-    aws::AmazonS3Builder,
+    ClientOptions, ObjectStore, StaticCredentialProvider,
+    aws::{AmazonS3, AmazonS3Builder},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GcpCredential, GoogleCloudStorageBuilder},
     http::HttpBuilder,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 use url::Url;
-
-/// How long the client tries requests again on its own, where [`Connector`] does not: those that it knows may be sent
-/// twice.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `datasets/ORG/NAME[@REVISION]/FILE` → the address of the file on the hub.
 pub(super) fn of_hub(url: &str, rest: &str) -> Result<String> {
@@ -36,21 +32,17 @@ pub(super) fn build(
     token: Option<String>,
     retries: RetryPolicy,
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
-    // The time limits it, not the number.
-    let retry = RetryConfig { retry_timeout: RETRY_TIMEOUT, max_retries: usize::MAX, ..RetryConfig::default() };
+    let retry = client_retries();
     let host = url.host_str().unwrap_or_default();
     Ok(match url.scheme() {
         "s3" | "s3a" => {
-            let mut builder = AmazonS3Builder::from_env()
-                .with_bucket_name(host)
-                .with_retry(retry)
-                .with_http_connector(Connector(retries));
+            let mut builder = AmazonS3Builder::from_env();
             // An endpoint that is named as http:// (MinIO on this network) is meant, as for the store's own tools.
             let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(variable);
             if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
                 builder = builder.with_allow_http(true);
             }
-            Arc::new(builder.build()?)
+            Arc::new(s3(builder, host, retries)?)
         }
         "gs" => Arc::new(
             google(GoogleCloudStorageBuilder::from_env())
@@ -82,6 +74,10 @@ pub(super) fn build(
             Arc::new(builder.with_url(url.as_str()).with_retry(retry).with_http_connector(Connector(retries)).build()?)
         }
     })
+}
+
+pub(super) fn s3(builder: AmazonS3Builder, bucket: &str, retries: RetryPolicy) -> object_store::Result<AmazonS3> {
+    builder.with_bucket_name(bucket).with_retry(client_retries()).with_http_connector(Connector(retries)).build()
 }
 
 /// With the emulator that Google's own libraries take from `STORAGE_EMULATOR_HOST`.

@@ -1,11 +1,61 @@
 //! Servers that keep failing, and large files.
 
+mod broken;
+mod injected;
+
 use super::*;
-use crate::{error::describe as text_of, testing::Server};
-use object_store::{PutPayload, memory::InMemory};
+use crate::{
+    error::describe as text_of,
+    testing::{
+        Server,
+        faulty::{Reply, Request, Server as FaultyServer},
+    },
+};
+use object_store::{PutPayload, aws::AmazonS3Builder, memory::InMemory};
 use std::time::{Duration, Instant};
 
 const RETRIES: RetryPolicy = RetryPolicy { attempts: 3, first_pause: Duration::from_millis(10), ..RetryPolicy::STORE };
+
+/// A bucket of S3 on this machine.
+struct Bucket {
+    name: &'static str,
+    server: FaultyServer,
+    cache: tempfile::TempDir,
+    storage: Arc<Storage>,
+}
+
+impl Bucket {
+    /// The name tells what is reported of this bucket from what is reported of others.
+    fn new(
+        name: &'static str,
+        retries: RetryPolicy,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let (server, cache) = (FaultyServer::start(answer), tempfile::tempdir().unwrap());
+        let storage = Arc::new(Storage::with_retries(cache.path(), retries));
+        let builder = AmazonS3Builder::new()
+            .with_endpoint(&server.url)
+            .with_allow_http(true)
+            .with_region("us-east-1")
+            .with_access_key_id("key")
+            .with_secret_access_key("secret");
+        let store = Arc::new(stores::s3(builder, name, retries).unwrap());
+        storage.stores.lock().unwrap().insert(format!("s3://{name}"), store);
+        Self { name, server, cache, storage }
+    }
+
+    fn url(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.name)
+    }
+
+    fn fetch(&self, key: &str) -> Result<Vec<u8>> {
+        self.storage.fetch(&self.url(key)).map(|copy| fs::read(copy).unwrap())
+    }
+
+    fn objects(&self) -> Objects {
+        Objects::new(self.storage.clone(), &self.url("out")).unwrap()
+    }
+}
 
 /// What fetching a file from a server ends with, and how many requests it took.
 fn fetch(server: &Server) -> (Result<Vec<u8>>, usize) {
@@ -32,6 +82,43 @@ fn a_server_that_keeps_failing_is_asked_a_few_times_and_named() {
     let fetched = Storage::with_retries(cache.path(), RETRIES).fetch("http://127.0.0.1:1/rows.csv");
     let text = text_of(&fetched.unwrap_err());
     assert!(text.contains("refused") && text.contains("(tried 3 times in 0 s"), "{text}");
+}
+
+#[test]
+fn a_store_that_keeps_failing_is_asked_a_few_times_for_whatever_it_is_asked() {
+    for status in ["429 Too Many Requests", "500 Internal Server Error"] {
+        let bucket = Bucket::new("failing", RETRIES, move |_| Reply::new(status, "", b"<Code>SlowDown</Code>"));
+        let objects = bucket.objects();
+        let errors = [
+            objects.read("a").unwrap_err(),
+            objects.write("a", b"content").unwrap_err(),
+            objects.create("a", b"content").unwrap_err(),
+            objects.remove("a").unwrap_err(),
+            objects.list("").unwrap_err(),
+            bucket.storage.read(&bucket.url("out/a"), 0, 10).unwrap_err(),
+        ];
+        for (number, text) in errors.iter().map(|error| text_of(error)).enumerate() {
+            assert!(text.contains("s3://failing/out") && text.contains(&status[..3]), "{number}: {text}");
+            assert_eq!(text.matches("(tried 3 times in 0 s; try again later)").count(), 1, "{number}: {text}");
+        }
+        assert_eq!(bucket.server.requests().len(), 3 * errors.len());
+    }
+}
+
+#[test]
+fn a_server_that_states_no_size_and_keeps_failing_is_asked_a_few_times() {
+    for status in ["429 Too Many Requests", "500 Internal Server Error"] {
+        let server = FaultyServer::start(move |request| match request.method.as_str() {
+            "HEAD" => Reply::new("200 OK", "Transfer-Encoding: chunked\r\n", b""),
+            _ => Reply::new(status, "", b""),
+        });
+        let cache = tempfile::tempdir().unwrap();
+        let storage = Storage::with_retries(cache.path(), RETRIES);
+        let text = text_of(&storage.fetch(&format!("{}/rows.csv", server.url)).unwrap_err());
+        assert!(text.contains(&format!("the server answered {}", &status[..3])), "{text}");
+        assert_eq!(text.matches("(tried 3 times in 0 s; try again later)").count(), 1, "{text}");
+        assert_eq!(server.requests().len(), 4, "{text}");
+    }
 }
 
 #[test]

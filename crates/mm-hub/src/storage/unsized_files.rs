@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::{At, Context, Error, Result, bail, describe},
-    fetch::{Retries, RetryPolicy, agent, is_temporary, read_body, retry_after},
+    fetch::{Retries, agent, is_temporary, read_body, retry_after},
 };
 use object_store::Error as StoreError;
 use std::{
@@ -61,7 +61,7 @@ impl Storage {
 
 /// Downloads a file unless it is the known one; what is then known of it.
 fn download(location: &Location, known: Option<&CopyInfo>, partial: &Path) -> Result<CopyInfo> {
-    let mut retries = Retries::new(RetryPolicy { first_pause: Duration::from_secs(1), ..RetryPolicy::DOWNLOAD });
+    let mut retries = Retries::new(location.retries);
     loop {
         let error = match request(location, known.and_then(|info| info.e_tag.as_deref()), partial) {
             Ok(Answer::Received { bytes, e_tag }) => {

@@ -120,9 +120,7 @@ impl Storage {
     ) -> Result<()> {
         let Listed { file, meta } = listed;
         let url = format!("{}/{}", folder.url, file.name);
-        let Location { address, token, store, .. } = folder;
-        let (address, token, store) = (address.clone(), token.clone(), store.clone());
-        let location = Location { url, address, token, store, path: meta.location.clone() };
+        let location = Location { url, path: meta.location.clone(), ..folder.clone() };
         if !self.runtime()?.block_on(download(&location, meta, partial, bar))? {
             bail!("{}: the server states no size; expected a store that does", location.url);
         }
