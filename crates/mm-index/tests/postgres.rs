@@ -263,8 +263,16 @@ fn damage_is_found_and_never_returned() {
     damage("DELETE FROM mm_vector_data_1 WHERE number = $1", part);
     damage("DELETE FROM mm_field_values WHERE number = $1 AND number_value = 5", field);
     damage("UPDATE mm_rows SET words = '{other}' WHERE number = $1", words);
+    let sql = "UPDATE mm_field_values SET number_value = 2001 WHERE field = 2 AND number = $1";
+    damage(sql, number(&mut schema.client(), "7"));
+    damage("INSERT INTO mm_field_values (number, field, number_value) VALUES ($1, 2, 77)", 100_000);
     for id in ["1", "2", "3"] {
         assert!(message(store.get(&[id])).contains("found damaged data"), "{id}");
+    }
+    let filter = Filter::parse("tenth = 2001").unwrap();
+    let query = Query::nearest("v", vectors(1, 3).remove(0)).filter(filter.clone());
+    for found in [message(store.select(&filter, 9)), message(store.query(&query))] {
+        assert!(found.contains("found the row `7`, whose fields do not meet it; `mm index check` lists"), "{found}");
     }
     let found = problems(store.as_ref()).join("\n");
     for expected in [
@@ -274,6 +282,8 @@ fn damage_is_found_and_never_returned() {
         "vector `v`: found 59 rows, expected 60".to_owned(),
         "row 5: filters do not see its fields as they are".to_owned(),
         "row 6: searches do not see its words as they are".to_owned(),
+        "row 7: filters do not see its fields as they are".to_owned(),
+        "values of fields: 1 are of rows that are not there".to_owned(),
     ] {
         assert!(found.contains(&expected), "{expected} is not among\n{found}");
     }

@@ -8,7 +8,10 @@ use super::{
     read::{PARTS, group_parts},
     stats::{count, graph_index},
 };
-use crate::{CheckReport, OnProgress, check::RESTORE};
+use crate::{
+    CheckReport, OnProgress,
+    check::{REBUILD, RESTORE},
+};
 use postgres::Transaction;
 
 impl PostgresStore {
@@ -21,6 +24,8 @@ impl PostgresStore {
         check_server(transaction, report)?;
         let rows = check_rows(transaction, report, on_progress)?;
         check_totals(transaction, &rows, report)?;
+        check_owners(transaction, "mm_field_values", "values of fields", report)?;
+        check_owners(transaction, "mm_field_points", "places of fields", report)?;
         for vector in self.vectors.values() {
             check_vectors(transaction, vector, report, on_progress)?;
             check_graph(transaction, vector, report)?;
@@ -89,16 +94,25 @@ fn check_vectors(
     let damaged = names_of_rows(transaction, &damaged)?;
     report.list(&what, &damaged, &format!("its checksum is wrong; {RESTORE}"));
     if found != expected {
-        let reason = format!("found {found} rows, expected {expected}; restore a copy of the store");
+        let reason = format!("found {found} rows, expected {expected}; {REBUILD}");
         report.add(format!("vector `{}`", vector.name), reason, false);
     }
+    check_owners(transaction, &table, &format!("vector `{}`", vector.name), report)
+}
+
+/// Whether everything in a table belongs to a row.
+fn check_owners(
+    transaction: &mut Transaction<'_>,
+    table: &str,
+    what: &str,
+    report: &mut CheckReport,
+) -> Result<(), Failure> {
     let sql = format!(
         "SELECT count(DISTINCT number) FROM {table} x WHERE NOT EXISTS (SELECT 1 FROM mm_rows r WHERE r.number = x.number)"
     );
     let alone: i64 = transaction.query_one(&sql, &[])?.try_get(0)?;
     if alone > 0 {
-        let reason = format!("{alone} are of rows that are not there; restore a copy of the store");
-        report.add(format!("vector `{}`", vector.name), reason, false);
+        report.add(what, format!("{alone} are of rows that are not there; {REBUILD}"), false);
     }
     Ok(())
 }

@@ -53,8 +53,13 @@ impl SqliteStore {
     /// Merges the lists of words into one, in steps between which other processes write, until it is told to stop. What is
     /// not merged is searched as well, but more slowly.
     pub(super) fn merge_words(&self, stop: &AtomicBool) -> Result<()> {
+        self.merge_by(MERGED_PAGES, stop)
+    }
+
+    /// Merges in steps of so many pages.
+    fn merge_by(&self, step: i64, stop: &AtomicBool) -> Result<()> {
         // A negative number of pages begins, positive ones go on: https://www.sqlite.org/fts5.html#the_merge_command
-        let mut pages = -MERGED_PAGES;
+        let mut pages = -step;
         while !stop.load(Ordering::Relaxed) {
             let changes = self.write("merging the words", |connection| {
                 let before = connection.total_changes();
@@ -65,7 +70,7 @@ impl SqliteStore {
             if changes < 2 {
                 break;
             }
-            pages = MERGED_PAGES;
+            pages = step;
             thread::sleep(PAUSE);
         }
         Ok(())
@@ -118,7 +123,8 @@ mod tests {
         assert!(lists() > 1);
         store.merge_words(&AtomicBool::new(true)).unwrap();
         assert!(lists() > 1, "it was stopped");
-        store.merge_words(&AtomicBool::new(false)).unwrap();
+        // One page at a time, which needs several steps.
+        store.merge_by(1, &AtomicBool::new(false)).unwrap();
         assert_eq!(lists(), 1);
         let changes = || store.writer.lock().unwrap().total_changes();
         let before = changes();
