@@ -121,8 +121,10 @@ impl SqliteStore {
             return Ok(known);
         }
         let fresh = loaded.fresh.row_numbers(connection, vector, state, self.settings.cache_bytes)?;
-        let is_in_graph = |number| loaded.graph.contains(number);
-        Ok(selection.narrow(vector.number, loaded.record.through, is_in_graph, &fresh))
+        let LoadedGraph { record, graph, .. } = loaded;
+        // Numbers begin at 1: a graph of so many rows has all of them, which takes no looking up.
+        let has_all = graph.len() as i64 == record.through;
+        Ok(selection.narrow(vector.number, record.through, |number| has_all || graph.contains(number), &fresh))
     }
 
     /// The graph, where it may find the rows faster than comparing all of them.
