@@ -12,7 +12,10 @@ mod video;
 
 pub(crate) use self::image::IMAGE_DECODERS;
 pub use self::image::{ImageLimits, Transparency, decode_image, decode_image_bytes};
-pub use audio::{Audio, decode_audio, decode_audio_bytes, decode_audio_track, write_wav};
+pub use audio::{
+    Audio, AudioLimits, AudioTooLong, decode_audio, decode_audio_bytes, decode_audio_bytes_within, decode_audio_track,
+    decode_audio_within, write_wav,
+};
 pub use ffmpeg::{ffmpeg, ffmpeg_version};
 pub use frame_sampling::FrameSampling;
 pub use resample::resample;

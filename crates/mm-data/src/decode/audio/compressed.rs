@@ -2,24 +2,25 @@
 
 #![cfg_attr(not(feature = "compressed-audio"), allow(clippy::needless_pass_by_value))]
 
-use super::Audio;
+use super::{Audio, limits::AudioLimits};
+use mm_core::Cause;
 
 #[cfg(not(feature = "compressed-audio"))]
-pub(super) fn decode(_: Vec<u8>) -> Result<Audio, String> {
+pub(super) fn decode(_: Vec<u8>, _: &AudioLimits) -> Result<Audio, Cause> {
     Err("not an uncompressed wav, the only format of this build; build mm-data with its `compressed-audio` feature"
         .into())
 }
 
 /// Decodes audio in any format but uncompressed wav.
 #[cfg(feature = "compressed-audio")]
-pub(super) fn decode(bytes: Vec<u8>) -> Result<Audio, String> {
+pub(super) fn decode(bytes: Vec<u8>, limits: &AudioLimits) -> Result<Audio, Cause> {
     use super::{
         flac, mp3, mp3_frames, mp4, ogg,
         parts::Parts,
         symphonia_reader::{Container, decode_into},
     };
 
-    let mut parts = Parts::default();
+    let mut parts = Parts::new(limits);
     // FLAC may have tags of an MP3 before it.
     let start = mp3_frames::skip_tags(&bytes, 0);
     if bytes[start..].starts_with(b"fLaC") {
@@ -39,7 +40,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<Audio, String> {
         let track = mp4::audio_track(&bytes);
         let decoded = decode_into(bytes, Container::Mp4, &mut parts)?;
         return match track {
-            Some(track) => track.present(parts.join()?, decoded.expected),
+            Some(track) => track.present(parts.join()?, decoded.expected, limits),
             None => parts.join(),
         };
     }
@@ -49,7 +50,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<Audio, String> {
     }
     let frames = mp3_frames::Frames::find(&bytes);
     if !frames.frames.is_empty() {
-        return mp3::decode(&bytes, &frames);
+        return mp3::decode(&bytes, &frames, parts);
     }
     // The first bits of a frame of AAC without a container.
     if matches!(bytes[start..], [0xFF, second, ..] if second & 0xF6 == 0xF0) {

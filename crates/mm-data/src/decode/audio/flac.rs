@@ -4,6 +4,7 @@ use super::{
     parts::Parts,
     symphonia_reader::{Container, decode_into},
 };
+use mm_core::Cause;
 
 /// The streams of joined files. A stream starts with `fLaC` and a block of information of 34 bytes.
 pub(super) fn streams(bytes: &[u8]) -> Vec<&[u8]> {
@@ -18,14 +19,15 @@ pub(super) fn streams(bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 /// Decodes a stream and checks that none of its samples is missing.
-pub(super) fn decode(stream: &[u8], parts: &mut Parts) -> Result<(), String> {
+pub(super) fn decode(stream: &[u8], parts: &mut Parts) -> Result<(), Cause> {
     let first = parts.split(sample_rate(stream))?;
     let expected = decode_into(stream.to_vec(), Container::Flac, parts)?.expected.unwrap_or(0);
     let found = parts.num_samples(first) as u64;
     if found < expected {
         return Err(format!(
             "damaged flac: found {found} samples, expected {expected} as its header says; the file is cut short or damaged"
-        ));
+        )
+        .into());
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod compressed;
 #[cfg(feature = "compressed-audio")]
 mod flac;
+mod limits;
 #[cfg(feature = "compressed-audio")]
 mod mp3;
 #[cfg(feature = "compressed-audio")]
@@ -21,12 +22,9 @@ mod wav;
 
 use super::{ffmpeg, resample};
 use crate::{Error, Result};
+pub use limits::{AudioLimits, AudioTooLong};
+use mm_core::Cause;
 use std::{ffi::OsStr, path::Path};
-
-/// The longest audio that is decoded, in seconds.
-const MAX_SECONDS: f64 = 3600.0;
-/// The highest sample rate that a file may have: recordings of ultrasound have up to half of it.
-const MAX_SAMPLE_RATE: u32 = 1_000_000;
 
 /// Mono audio.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,32 +50,45 @@ impl Audio {
 /// When the file cannot be read, or not all of it can be decoded (packets are damaged, or the file is cut short), has
 /// no samples, is longer than an hour, or has samples that are not finite.
 pub fn decode_audio(path: &Path, sample_rate: Option<u32>) -> Result<Audio> {
+    decode_audio_within(path, sample_rate, &AudioLimits::default())
+}
+
+/// Decodes an audio file, or the audio track of a video, as [`decode_audio`] does, within other limits.
+///
+/// # Errors
+/// Those of [`decode_audio`]; where there is more than the limits allow, the cause is an [`AudioTooLong`].
+pub fn decode_audio_within(path: &Path, sample_rate: Option<u32>, limits: &AudioLimits) -> Result<Audio> {
     let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     if extension.as_ref().is_some_and(|e| ["mp4", "mkv", "webm", "mov", "avi"].contains(&e.as_str())) {
-        return decode_audio_track(path, sample_rate.unwrap_or(16_000));
+        return decode_track(path, sample_rate.unwrap_or(16_000), limits);
     }
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-    decode(bytes, sample_rate).map_err(|e| Error::file(path, e))
+    decode(bytes, sample_rate, limits).map_err(|e| Error::file(path, e))
 }
 
 /// Decodes an audio file in memory, as [`decode_audio`] does; error messages name no file.
 pub fn decode_audio_bytes(bytes: &[u8], sample_rate: Option<u32>) -> Result<Audio, String> {
-    decode(bytes.to_vec(), sample_rate)
+    decode_audio_bytes_within(bytes, sample_rate, &AudioLimits::default()).map_err(|e| e.to_string())
 }
 
-fn decode(bytes: Vec<u8>, sample_rate: Option<u32>) -> Result<Audio, String> {
+/// Decodes an audio file in memory, as [`decode_audio_within`] does; errors name no file.
+pub fn decode_audio_bytes_within(bytes: &[u8], sample_rate: Option<u32>, limits: &AudioLimits) -> Result<Audio, Cause> {
+    decode(bytes.to_vec(), sample_rate, limits)
+}
+
+fn decode(bytes: Vec<u8>, sample_rate: Option<u32>, limits: &AudioLimits) -> Result<Audio, Cause> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
-    let audio = if wav::is_wav(&bytes) { wav::decode(bytes)? } else { compressed::decode(bytes)? };
+    let audio = if wav::is_wav(&bytes) { wav::decode(bytes, limits)? } else { compressed::decode(bytes, limits)? };
     if audio.samples.is_empty() || audio.sample_rate == 0 {
         return Err("audio without samples".into());
     }
     if let Some(index) = audio.samples.iter().position(|s| !s.is_finite()) {
-        return Err(format!("sample {index}: found {}, expected a finite value", audio.samples[index]));
+        return Err(format!("sample {index}: found {}, expected a finite value", audio.samples[index]).into());
     }
     match sample_rate {
-        Some(sample_rate) => resample(&audio, sample_rate),
+        Some(sample_rate) => Ok(resample(&audio, sample_rate)?),
         None => Ok(audio),
     }
 }
@@ -90,19 +101,24 @@ const LOSSES: [&str; 4] = ["partial file", "ended prematurely", "Error submittin
 /// # Errors
 /// When the file has no audio track or is longer than an hour, or ffmpeg is not found or cannot decode it.
 pub fn decode_audio_track(path: &Path, sample_rate: u32) -> Result<Audio> {
-    let bad = |e: String| Error::file(path, e);
-    parts::check_rate(sample_rate).map_err(bad)?;
+    decode_track(path, sample_rate, &AudioLimits::default())
+}
+
+fn decode_track(path: &Path, sample_rate: u32, limits: &AudioLimits) -> Result<Audio> {
+    let bad = |e: Cause| Error::file(path, e);
+    limits::check_rate(sample_rate).map_err(|e| bad(e.into()))?;
     // One second more than is accepted shows that there is more.
-    let (rate, limit) = (sample_rate.to_string(), (MAX_SECONDS + 1.0).to_string());
+    let (rate, limit) = (sample_rate.to_string(), (limits.max_seconds + 1.0).to_string());
     let after = ["-vn", "-ac", "1", "-ar", &rate, "-t", &limit, "-f", "f32le", "-"].map(OsStr::new);
     let output = ffmpeg::run(path, &["-loglevel", "error"].map(OsStr::new), &after)?;
     if output.stdout.is_empty() {
         let reason = output.first_line("the video has none");
-        return Err(bad(format!("no audio track: {reason}")));
+        return Err(bad(format!("no audio track: {reason}").into()));
     }
-    parts::check_seconds((output.stdout.len() / 4) as f64 / f64::from(sample_rate)).map_err(bad)?;
+    let length = output.stdout.len() / 4;
+    limits.check(length as f64 / f64::from(sample_rate), length).map_err(|e| bad(e.into()))?;
     if let Some(loss) = output.log.lines().find(|line| LOSSES.iter().any(|loss| line.contains(loss))) {
-        return Err(bad(format!("damaged or cut short: {}", loss.trim())));
+        return Err(bad(format!("damaged or cut short: {}", loss.trim()).into()));
     }
     if !output.log.is_empty() {
         tracing::warn!("{}: ffmpeg reports: {}", path.display(), output.first_line(""));

@@ -6,30 +6,33 @@ use super::{
     mp3_frames::{Frame, Frames, Info},
     parts::Parts,
 };
+use mm_core::Cause;
 use symphonia::core::{
     codecs::{CODEC_TYPE_MP3, CodecParameters, Decoder},
     errors::Error,
     formats::Packet,
 };
 
-/// Decodes the frames of an MP3 file.
-pub(super) fn decode(bytes: &[u8], found: &Frames) -> Result<Audio, String> {
-    let mut parts = Parts::default();
+/// Decodes the frames of an MP3 file into `parts`, which are empty.
+pub(super) fn decode(bytes: &[u8], found: &Frames, mut parts: Parts) -> Result<Audio, Cause> {
     let mut failed = None;
     for file in joined_files(bytes, &found.frames) {
         file.decode(bytes, &mut parts, &mut failed)?;
     }
     if let Some((seconds, reason)) = failed {
-        return Err(format!("damaged mp3: {reason} at {seconds:.1} seconds; {REPAIR}"));
+        return Err(format!("damaged mp3: {reason} at {seconds:.1} seconds; {REPAIR}").into());
     }
     if let Some((at, length)) = found.damage {
-        return Err(format!("damaged mp3: found {length} bytes at {at} that are no frame, expected one; {REPAIR}"));
+        return Err(
+            format!("damaged mp3: found {length} bytes at {at} that are no frame, expected one; {REPAIR}").into()
+        );
     }
     if found.missing > 0 {
         return Err(format!(
             "damaged mp3: its last frame lacks {} bytes; the file is cut short; {REPAIR}",
             found.missing
-        ));
+        )
+        .into());
     }
     parts.join()
 }
@@ -63,7 +66,7 @@ fn joined_files<'a>(bytes: &[u8], frames: &'a [Frame]) -> Vec<JoinedFile<'a>> {
 
 impl JoinedFile<'_> {
     /// Appends the file's audio to `parts`; the first failure goes to `failed` with its time.
-    fn decode(&self, bytes: &[u8], parts: &mut Parts, failed: &mut Option<(f64, String)>) -> Result<(), String> {
+    fn decode(&self, bytes: &[u8], parts: &mut Parts, failed: &mut Option<(f64, String)>) -> Result<(), Cause> {
         let Some(first) = self.frames.first() else { return Ok(()) };
         self.check_length()?;
         let start = parts.split(first.sample_rate)?;

@@ -1,7 +1,8 @@
 //! What an MP4 (M4A) file says about the part of its audio track that is presented: AAC encoders put about a thousand
 //! samples before the audio.
 
-use super::{Audio, parts::check_seconds};
+use super::{Audio, limits::AudioLimits};
+use mm_core::Cause;
 
 /// The audio track of a movie.
 pub(super) struct AudioTrack {
@@ -43,8 +44,8 @@ impl AudioTrack {
     /// The presented part of what was decoded. `expected` is the length of the track in its own scale.
     ///
     /// # Errors
-    /// When less was decoded than the track has.
-    pub fn present(&self, audio: Audio, expected: Option<u64>) -> Result<Audio, String> {
+    /// When less was decoded than the track has, or its edits repeat more than the limits allow.
+    pub fn present(&self, audio: Audio, expected: Option<u64>, limits: &AudioLimits) -> Result<Audio, Cause> {
         let rate = u64::from(audio.sample_rate);
         let to_samples = |ticks: u64| {
             let samples = u128::from(ticks) * u128::from(rate) / u128::from(self.timescale.max(1));
@@ -54,7 +55,8 @@ impl AudioTrack {
         if found + PACKET < expected {
             return Err(format!(
                 "damaged m4a: found {found} samples, expected {expected} as its header says; the file is cut short"
-            ));
+            )
+            .into());
         }
         if self.edits.is_empty() {
             return Ok(audio);
@@ -66,7 +68,8 @@ impl AudioTrack {
             let start = to_samples(*start).min(track_end);
             let end = length.map_or(track_end, |length| start.saturating_add(to_samples(length)).min(track_end));
             let part = audio.samples.get(start..end).unwrap_or_default();
-            check_seconds((samples.len() + part.len()) as f64 / f64::from(audio.sample_rate))?;
+            let length = samples.len() + part.len();
+            limits.check(length as f64 / f64::from(audio.sample_rate), length)?;
             samples.extend_from_slice(part);
         }
         Ok(Audio { samples, sample_rate: audio.sample_rate })

@@ -2,8 +2,12 @@
 // A wav file is one part.
 #![cfg_attr(not(feature = "compressed-audio"), allow(dead_code))]
 
-use super::{Audio, MAX_SAMPLE_RATE, MAX_SECONDS};
+use super::{
+    Audio,
+    limits::{AudioLimits, MAX_SECONDS, check_rate},
+};
 use crate::decode::resample;
+use mm_core::Cause;
 #[cfg(feature = "compressed-audio")]
 use symphonia::core::audio::{AudioBufferRef, SampleBuffer};
 
@@ -11,17 +15,22 @@ use symphonia::core::audio::{AudioBufferRef, SampleBuffer};
 const MAX_JOINED_SAMPLES: f64 = MAX_SECONDS * 192_000.0;
 
 /// Mono audio in parts of one sample rate each: joined files may change theirs.
-#[derive(Default)]
 pub(super) struct Parts {
     parts: Vec<Audio>,
+    limits: AudioLimits,
 }
 
 impl Parts {
+    /// No audio yet.
+    pub fn new(limits: &AudioLimits) -> Self {
+        Self { parts: Vec::new(), limits: *limits }
+    }
+
     /// Adds interleaved samples, averaged over their channels.
     ///
     /// # Errors
-    /// When the sample rate is impossible, or the joined audio becomes longer than [`MAX_SECONDS`].
-    pub fn push(&mut self, interleaved: &[f32], channels: usize, sample_rate: u32) -> Result<(), String> {
+    /// When the sample rate is impossible, or there is more audio than the limits allow.
+    pub fn push(&mut self, interleaved: &[f32], channels: usize, sample_rate: u32) -> Result<(), Cause> {
         if self.parts.last().is_none_or(|part| part.sample_rate != sample_rate) {
             check_rate(sample_rate)?;
             self.parts.push(Audio { samples: Vec::new(), sample_rate });
@@ -29,12 +38,12 @@ impl Parts {
         if let Some(part) = self.parts.last_mut() {
             mono_into(interleaved, channels, &mut part.samples)?;
         }
-        check_seconds(self.parts.iter().map(Audio::seconds).sum())
+        Ok(self.limits.check(self.seconds(), self.num_samples(0))?)
     }
 
     /// Adds a decoded packet, as [`Self::push`] does.
     #[cfg(feature = "compressed-audio")]
-    pub fn push_decoded(&mut self, decoded: AudioBufferRef<'_>) -> Result<(), String> {
+    pub fn push_decoded(&mut self, decoded: AudioBufferRef<'_>) -> Result<(), Cause> {
         let spec = *decoded.spec();
         let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
         buffer.copy_interleaved_ref(decoded);
@@ -69,39 +78,25 @@ impl Parts {
     }
 
     /// All parts in one, at the sample rate of the first one with samples.
-    pub fn join(self) -> Result<Audio, String> {
-        let mut parts = self.parts.into_iter().filter(|part| !part.samples.is_empty());
+    pub fn join(self) -> Result<Audio, Cause> {
+        let Self { parts, limits } = self;
+        let mut parts = parts.into_iter().filter(|part| !part.samples.is_empty());
         let Some(mut joined) = parts.next() else { return Err("audio without samples".into()) };
         for part in parts {
             // A part at a very low rate grows with the rate of the first.
-            if joined.seconds() + part.seconds() > MAX_JOINED_SAMPLES / f64::from(joined.sample_rate) {
+            let seconds = joined.seconds() + part.seconds();
+            limits.check(0.0, (seconds * f64::from(joined.sample_rate)) as usize)?;
+            if seconds > MAX_JOINED_SAMPLES / f64::from(joined.sample_rate) {
                 return Err(format!(
                     "joined audio: found parts of {} and {} Hz with more than {MAX_JOINED_SAMPLES:.0} samples in all; split the file",
                     joined.sample_rate, part.sample_rate
-                ));
+                )
+                .into());
             }
             joined.samples.extend(resample(&part, joined.sample_rate)?.samples);
         }
         Ok(joined)
     }
-}
-
-/// Checks a sample rate before anything is allocated for it.
-pub(super) fn check_rate(sample_rate: u32) -> Result<(), String> {
-    if (1..=MAX_SAMPLE_RATE).contains(&sample_rate) {
-        return Ok(());
-    }
-    Err(format!(
-        "sample rate: found {sample_rate} Hz in the header, expected 1 to {MAX_SAMPLE_RATE}; the file is damaged"
-    ))
-}
-
-/// Checks the length of the joined audio.
-pub(super) fn check_seconds(seconds: f64) -> Result<(), String> {
-    if seconds <= MAX_SECONDS {
-        return Ok(());
-    }
-    Err(format!("found more than {MAX_SECONDS} seconds of audio, expected at most that; split the file"))
 }
 
 /// Appends the mean over the channels of interleaved samples.

@@ -1,6 +1,7 @@
 //! Containers that symphonia reads.
 
-use super::parts::Parts;
+use super::{limits::check_rate, parts::Parts};
+use mm_core::Cause;
 use symphonia::core::{
     codecs::{CODEC_TYPE_NULL, Decoder, DecoderOptions},
     errors::Error,
@@ -45,8 +46,8 @@ pub(super) struct Decoded {
 /// Decodes all audio of the first audio track.
 ///
 /// # Errors
-/// When a packet cannot be decoded.
-pub(super) fn decode_into(bytes: Vec<u8>, container: Container, parts: &mut Parts) -> Result<Decoded, String> {
+/// When a packet cannot be decoded, or there is more audio than the limits of `parts` allow.
+pub(super) fn decode_into(bytes: Vec<u8>, container: Container, parts: &mut Parts) -> Result<Decoded, Cause> {
     let mut format = open(bytes, container)?;
     let (id, mut decoder, expected) = audio_track(format.as_ref())?;
     let (mut failed, mut count) = (None, 0usize);
@@ -54,7 +55,7 @@ pub(super) fn decode_into(bytes: Vec<u8>, container: Container, parts: &mut Part
         let packet = match format.next_packet() {
             Ok(packet) => packet,
             Err(Error::IoError(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => break,
-            Err(error) => return Err(format!("damaged audio: {error}")),
+            Err(error) => return Err(format!("damaged audio: {error}").into()),
         };
         if packet.track_id() != id {
             continue;
@@ -76,7 +77,8 @@ pub(super) fn decode_into(bytes: Vec<u8>, container: Container, parts: &mut Part
         Some((first, number)) => Err(format!(
             "damaged audio: {number} of its {count} packets cannot be decoded, the first {first}; `ffmpeg -i FILE \
              FILE.wav` makes a file of the others"
-        )),
+        )
+        .into()),
         None => Ok(Decoded { expected }),
     }
 }
@@ -97,7 +99,7 @@ fn audio_track(format: &dyn FormatReader) -> Result<(u32, Box<dyn Decoder>, Opti
         .find(|t| t.codec_params.codec != CODEC_TYPE_NULL)
         .ok_or("no audio track of a supported codec (aac, flac, mp3, vorbis, pcm, adpcm)")?;
     if let Some(rate) = track.codec_params.sample_rate {
-        super::parts::check_rate(rate)?;
+        check_rate(rate)?;
     }
     let decoder = symphonia::default::get_codecs()
         .make(&track.codec_params, &DecoderOptions { verify: true })

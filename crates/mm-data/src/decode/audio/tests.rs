@@ -71,6 +71,20 @@ fn impossible_rates_and_too_long_audio_are_refused_before_anything_is_allocated(
     assert!(error.contains("more than 3600 seconds"), "{error}");
 }
 
+/// The limit that an audio file exceeds.
+fn exceeded(bytes: &[u8], max_seconds: f64, max_samples: usize) -> Option<String> {
+    let decoded = decode_audio_bytes_within(bytes, None, &AudioLimits { max_seconds, max_samples });
+    decoded.err().map(|cause| cause.downcast::<AudioTooLong>().unwrap().limit)
+}
+
+#[test]
+fn wavs_of_more_seconds_or_samples_than_the_limits_are_refused() {
+    let wav = wav_with(&[7; 4000], 2000, 8036, 8000);
+    assert_eq!(exceeded(&wav, 1.5, 9000).unwrap(), "1.5 seconds");
+    assert_eq!(exceeded(&wav, 3.0, 3999).unwrap(), "3999 samples");
+    assert_eq!(exceeded(&wav, 2.0, 4000), None);
+}
+
 #[test]
 fn video_tracks_longer_than_the_limit_are_refused() {
     let Ok(program) = ffmpeg() else {
@@ -130,6 +144,19 @@ mod compressed_files {
             let difference = difference_to_tone(&audio.samples, 22_050);
             assert!(difference < 0.08, "{name}: {difference}");
         }
+    }
+
+    #[test]
+    fn compressed_files_of_more_seconds_or_samples_than_the_limits_are_refused() {
+        // 1.23 seconds.
+        for name in ["tone.mp3", "tone.m4a", "tone.ogg"] {
+            assert_eq!(exceeded(&fixture(name), 1.0, 30_000).unwrap(), "1 seconds", "{name}");
+            assert_eq!(exceeded(&fixture(name), 2.0, 20_000).unwrap(), "20000 samples", "{name}");
+        }
+        assert_eq!(exceeded(&fixture("tone.flac"), 2.0, 3999).unwrap(), "3999 samples");
+        // A part at a lower rate is resampled to that of the first.
+        let joined = [fixture("tone.ogg"), fixture("tone16.ogg")].concat();
+        assert_eq!(exceeded(&joined, 3.0, 40_000).unwrap(), "40000 samples");
     }
 
     #[test]

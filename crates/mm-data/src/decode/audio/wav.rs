@@ -2,8 +2,10 @@
 
 use super::{
     Audio, compressed,
-    parts::{Parts, check_rate, check_seconds},
+    limits::{AudioLimits, check_rate},
+    parts::Parts,
 };
+use mm_core::Cause;
 
 /// Programs that write to a pipe cannot know the length and write one of about this size, or zero: 0xFFFFFFFF (ffmpeg),
 /// 0x7FFFFFFF (arecord), 0x7FFFF000 (sox).
@@ -16,21 +18,22 @@ pub(super) fn is_wav(bytes: &[u8]) -> bool {
 }
 
 /// Decodes a wav file.
-pub(super) fn decode(mut bytes: Vec<u8>) -> Result<Audio, String> {
+pub(super) fn decode(mut bytes: Vec<u8>, limits: &AudioLimits) -> Result<Audio, Cause> {
     let (chunks, format) = Chunks::find(&bytes)?;
     check_rate(format.sample_rate)?;
     if format.codec == MPEG_LAYER_3 {
-        return compressed::decode(bytes[chunks.data.clone()].to_vec());
+        return compressed::decode(bytes[chunks.data.clone()].to_vec(), limits);
     }
     // Other codecs are checked while they are decoded.
     if [PCM, FLOAT, EXTENSIBLE].contains(&format.codec) {
-        check_seconds((chunks.data.len() / format.block) as f64 / f64::from(format.sample_rate))?;
+        let length = chunks.data.len() / format.block;
+        limits.check(length as f64 / f64::from(format.sample_rate), length)?;
     }
     chunks.write_lengths(&mut bytes, format.block);
     let reader = match hound::WavReader::new(bytes.as_slice()) {
         Ok(reader) => reader,
-        Err(hound::Error::Unsupported) => return compressed::decode(bytes),
-        Err(error) => return Err(format!("damaged wav: {error}")),
+        Err(hound::Error::Unsupported) => return compressed::decode(bytes, limits),
+        Err(error) => return Err(format!("damaged wav: {error}").into()),
     };
     let spec = reader.spec();
     let scale = 1.0 / 2f32.powi(i32::from(spec.bits_per_sample) - 1);
@@ -38,7 +41,7 @@ pub(super) fn decode(mut bytes: Vec<u8>) -> Result<Audio, String> {
         hound::SampleFormat::Float => reader.into_samples::<f32>().collect(),
         hound::SampleFormat::Int => reader.into_samples::<i32>().map(|s| s.map(|v| v as f32 * scale)).collect(),
     };
-    let mut parts = Parts::default();
+    let mut parts = Parts::new(limits);
     parts.push(&samples.map_err(|e| format!("damaged wav: {e}"))?, usize::from(spec.channels), spec.sample_rate)?;
     parts.join()
 }
