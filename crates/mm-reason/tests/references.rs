@@ -226,7 +226,7 @@ impl Comparison {
             prompt.question_ids.len() + prompt.decoder_input_ids.len()
         };
         let ragged = requests.windows(2).any(|pair| length(&pair[0]) != length(&pair[1]));
-        let found = self.model.generate_batch(&requests, &config);
+        let found = self.model.generate_batch(&requests, &config, &LogitsProcessors::default());
         for (row, found) in rows.iter().zip(found) {
             self.compared += 1;
             let expected = token_ids(&row.expected["ids"]);
@@ -376,7 +376,7 @@ fn recordings_in_a_batch_are_transcribed_as_alone() {
         for (num_beams, timestamps) in [(1, false), (1, true), (2, true)] {
             let config =
                 GenerationConfig { num_beams, max_new_tokens: 7, max_length: None, ..model.generation.clone() };
-            let together = model.transcribe_batch(&sources, None, timestamps, &config);
+            let together = model.transcribe_batch(&sources, None, timestamps, &config, &|_| false);
             assert_eq!(together.len(), sources.len());
             let show = |found: mm_reason::Result<Transcript>| found.map_err(|error| error.to_string());
             for ((together, source), name) in together.into_iter().zip(&sources).zip(names) {

@@ -169,7 +169,7 @@ impl PretrainedModel {
         }
         let pipeline = &self.pipeline;
         let config = options.generation.as_ref().unwrap_or(&pipeline.generation);
-        let mut scores = pipeline.answer_batch(&requests, &options.candidates, config).into_iter();
+        let mut scores = pipeline.answer_batch(&requests, &options.candidates, config, &|_| false).into_iter();
         let mut answer = |(.., question): &Question, media: Option<&EncodedMedia>| {
             let scores = scores.next().unwrap_or_else(|| Ok(Vec::new()))?;
             let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();

@@ -79,7 +79,7 @@ impl Model {
     ) -> Result<Vec<Generation>> {
         let model = match self {
             Self::Run(_) if prompt.is_some() => usage!("--prompt: a captioning run takes no prompt"),
-            Self::Run(run) => return Ok(run.describe(sources, config)?),
+            Self::Run(run) => return Ok(run.describe(sources, config, &LogitsProcessors::default())?),
             Self::Checkpoint(model) => model,
         };
         let media = model.encode_media(modality, sources)?;

@@ -4,13 +4,16 @@
 use super::{
     pipeline::Pipeline,
     traits::ConditionalGenerator,
-    types::{Attribution, EncodedMedia, Request},
+    types::{Attribution, EncodedMedia, Prompt, Request},
 };
 use crate::{
     Error, Result,
     generate::{GeneratedSequence, GenerationConfig, LogitsProcessors, log_likelihoods},
 };
 use mm_core::{DType, Device, Tensor, no_grad};
+
+/// Choices that are ranked between two looks whether their ranks are still wanted.
+const CHOICES_AT_ONCE: usize = 16;
 
 /// An answer with its score.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,28 +41,55 @@ impl Pipeline {
         config: &GenerationConfig,
     ) -> Result<Vec<ScoredAnswer>> {
         match self.model.as_generator() {
-            None => self.classify(media, request, choices),
-            Some(generator) if !choices.is_empty() => self.rank(generator, media, request, choices, config),
-            Some(_) => {
+            Some(_) if choices.is_empty() => {
                 let found = self.generate(media, request, config, &LogitsProcessors::default(), &mut |_, _| {})?;
                 found.first().into_iter().flatten().map(|sequence| self.scored(sequence, config)).collect()
             }
+            _ => self.choose(media, request, choices, config, &|| false),
         }
     }
 
     /// Answers several questions, each about its own media, in one batch where the model generates. A question that
-    /// cannot be answered is an error of that question alone.
+    /// cannot be answered is an error of that question alone. `is_unwanted` says, by its place, whether an answer is no
+    /// longer wanted: it is asked at every token, or between questions and choices that are ranked, and what is unwanted
+    /// has no answers or ends there.
     pub fn answer_batch(
         &self,
         questions: &[(Option<&EncodedMedia>, Request<'_>)],
         choices: &[String],
         config: &GenerationConfig,
+        is_unwanted: &dyn Fn(usize) -> bool,
     ) -> Vec<Result<Vec<ScoredAnswer>>> {
         if !self.can_generate() || !choices.is_empty() {
-            return questions.iter().map(|(media, request)| self.answer(*media, *request, choices, config)).collect();
+            let choose = |(place, (media, request)): (usize, &(Option<&EncodedMedia>, Request<'_>))| {
+                self.choose(*media, *request, choices, config, &|| is_unwanted(place))
+            };
+            return questions.iter().enumerate().map(choose).collect();
         }
-        let sequences = self.generate_batch(questions, config).into_iter();
+        let all_unwanted = || (0..questions.len()).all(is_unwanted);
+        let processors = LogitsProcessors { interrupt: Some(&all_unwanted), ..LogitsProcessors::default() };
+        let sequences = self.generate_batch(questions, config, &processors).into_iter();
         sequences.map(|found| found?.iter().map(|sequence| self.scored(sequence, config)).collect()).collect()
+    }
+
+    /// The ranked choices, or the labels of a classifier; none where they are no longer wanted.
+    fn choose(
+        &self,
+        media: Option<&EncodedMedia>,
+        request: Request<'_>,
+        choices: &[String],
+        config: &GenerationConfig,
+        is_unwanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<ScoredAnswer>> {
+        match self.model.as_generator() {
+            _ if is_unwanted() => Ok(Vec::new()),
+            None => self.classify(media, request, choices),
+            Some(generator) => {
+                let prompt = self.prompt(media, request)?;
+                let logits = self.log_likelihoods(generator, (media, &prompt), choices, config, is_unwanted)?;
+                Ok(ranked(choices, &logits))
+            }
+        }
     }
 
     /// A generated sequence as an answer.
@@ -69,30 +99,29 @@ impl Pipeline {
         Ok(ScoredAnswer { answer, score: (sequence.log_prob / tokens).exp(), logit: sequence.log_prob })
     }
 
-    /// Choices by the log-likelihood that a generator assigns to them.
-    fn rank(
+    /// The log-likelihoods that a generator assigns to choices; none where they are no longer wanted.
+    fn log_likelihoods(
         &self,
         generator: &dyn ConditionalGenerator,
-        media: Option<&EncodedMedia>,
-        request: Request<'_>,
+        (media, prompt): (Option<&EncodedMedia>, &Prompt),
         choices: &[String],
         config: &GenerationConfig,
-    ) -> Result<Vec<ScoredAnswer>> {
-        let prompt = self.prompt(media, request)?;
+        is_unwanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<f64>> {
         let ids = choices.iter().map(|c| self.tokenizer.encode(c, false)).collect::<Result<Vec<_>>>()?;
         let longest = ids.iter().map(Vec::len).max().unwrap_or(0) as i64;
-        let logits = no_grad(|| {
-            let prefill = generator.prefill(media, &prompt, longest + 1)?;
-            log_likelihoods(generator.decoder(), &prefill, &ids, config.eos_token_id.first().copied())
-        })?;
-        let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = logits.iter().map(|logit| (logit - highest).exp()).sum();
-        let scored = |(choice, logit): (&String, &f64)| ScoredAnswer {
-            answer: choice.clone(),
-            score: (logit - highest).exp() / total,
-            logit: *logit,
-        };
-        Ok(sorted(choices.iter().zip(&logits).map(scored).collect()))
+        no_grad(|| {
+            let prefill = generator.prefill(media, prompt, longest + 1)?;
+            let mut found = Vec::with_capacity(ids.len());
+            for ids in ids.chunks(CHOICES_AT_ONCE) {
+                if is_unwanted() {
+                    return Ok(Vec::new());
+                }
+                let eos = config.eos_token_id.first().copied();
+                found.extend(log_likelihoods(generator.decoder(), &prefill, ids, eos)?);
+            }
+            Ok(found)
+        })
     }
 
     /// Labels by the logits of a classifier.
@@ -159,6 +188,18 @@ impl Pipeline {
             Error::invalid_argument("--explain", found, "vilt, blip, git, llava or qwen2_vl, or a run folder")
         })
     }
+}
+
+/// Choices by their log-likelihoods.
+fn ranked(choices: &[String], logits: &[f64]) -> Vec<ScoredAnswer> {
+    let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = logits.iter().map(|logit| (logit - highest).exp()).sum();
+    let scored = |(choice, logit): (&String, &f64)| ScoredAnswer {
+        answer: choice.clone(),
+        score: (logit - highest).exp() / total,
+        logit: *logit,
+    };
+    sorted(choices.iter().zip(logits).map(scored).collect())
 }
 
 /// Highest logit first.

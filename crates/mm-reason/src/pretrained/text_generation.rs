@@ -107,8 +107,9 @@ impl Pipeline {
         &self,
         rows: &[(Option<&EncodedMedia>, Request<'_>)],
         config: &GenerationConfig,
+        processors: &LogitsProcessors<'_>,
     ) -> Vec<Result<Vec<GeneratedSequence>>> {
-        let found = self.generate_rows(self.prompts(rows), config, &LogitsProcessors::default());
+        let found = self.generate_rows(self.prompts(rows), config, processors);
         found.into_iter().map(|row| row.map(|(_, sequences)| sequences)).collect()
     }
 

@@ -25,7 +25,7 @@ pub struct Segment {
 }
 
 /// The transcript of a recording.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Transcript {
     /// The whole text.
     pub text: String,
@@ -34,7 +34,7 @@ pub struct Transcript {
     pub language: Option<&'static str>,
     /// Segments, where timestamps were requested or the recording is longer than a window.
     pub segments: Vec<Segment>,
-    /// Whether the text of a window was cut off at the maximum number of tokens.
+    /// Whether the text of a window was cut off at the maximum number of tokens, or the transcript was no longer wanted.
     pub truncated: bool,
     /// Intervals whose text should not be trusted: silence, and windows whose text repeats itself.
     pub warnings: Vec<TranscriptWarning>,
@@ -48,6 +48,12 @@ impl Transcript {
             self.warnings.push(TranscriptWarning { kind: TranscriptWarningKind::Repetition, start, end });
         }
     }
+}
+
+/// How recordings are transcribed.
+struct Options<'a> {
+    language: Option<&'a str>,
+    config: &'a GenerationConfig,
 }
 
 /// A recording that is being transcribed.
@@ -90,29 +96,37 @@ impl Pipeline {
         config: &GenerationConfig,
     ) -> Result<Transcript> {
         let recording = self.open_recording(source, timestamps)?;
-        self.finish_recording(recording, language, config)
+        self.finish_recording(recording, &Options { language, config }, &|| false)
     }
 
     /// Transcribes several recordings; those of at most one window are a batch, unless they are sampled, as they would
     /// then depend on each other. A recording that cannot be transcribed is an error of its own. The spectrograms of
-    /// the batch and of one longer recording are in memory.
+    /// the batch and of one longer recording are in memory. `is_unwanted` says, by its place, whether a transcript is no
+    /// longer wanted: it is asked before each recording and window and at every token, and what is unwanted ends there.
     pub fn transcribe_batch(
         &self,
         sources: &[Source],
         language: Option<&str>,
         timestamps: bool,
         config: &GenerationConfig,
+        is_unwanted: &dyn Fn(usize) -> bool,
     ) -> Vec<Result<Transcript>> {
+        let options = Options { language, config };
         let mut results: Vec<Option<Result<Transcript>>> = sources.iter().map(|_| None).collect();
         let (mut batch, mut places): (Vec<Recording>, Vec<usize>) = Default::default();
         let finish = |batch: &mut Vec<Recording>, places: &mut Vec<usize>, results: &mut [Option<_>]| {
             // What is wrong with one recording is no error of the others: each is then transcribed alone.
-            let _ = batch.len() > 1 && self.transcribe_window(batch, language, config).is_err();
+            let all_unwanted = || places.iter().all(|place| is_unwanted(*place));
+            let _ = batch.len() > 1 && self.transcribe_window(batch, &options, &all_unwanted).is_err();
             for (place, recording) in places.drain(..).zip(batch.drain(..)) {
-                results[place] = Some(self.finish_recording(recording, language, config));
+                results[place] = Some(self.finish_recording(recording, &options, &|| is_unwanted(place)));
             }
         };
         for (place, source) in sources.iter().enumerate() {
+            if is_unwanted(place) {
+                results[place] = Some(Ok(Transcript { truncated: true, ..Transcript::default() }));
+                continue;
+            }
             match self.open_recording(source, timestamps) {
                 Ok(recording) if recording.is_one_window() && !config.do_sample => {
                     batch.push(recording);
@@ -121,7 +135,9 @@ impl Pipeline {
                         finish(&mut batch, &mut places, &mut results);
                     }
                 }
-                Ok(recording) => results[place] = Some(self.finish_recording(recording, language, config)),
+                Ok(recording) => {
+                    results[place] = Some(self.finish_recording(recording, &options, &|| is_unwanted(place)));
+                }
                 Err(error) => results[place] = Some(Err(error)),
             }
         }
@@ -141,33 +157,42 @@ impl Pipeline {
             return Err(Error::invalid_argument("audio", format!("{frames} frames"), expected));
         }
         let warnings = find_silence(&spectrogram)?;
-        let out = Transcript { text: String::new(), language: None, segments: Vec::new(), truncated: false, warnings };
+        let out = Transcript { warnings, ..Transcript::default() };
         let timestamps = timestamps || long;
         Ok(Recording { spectrogram, frames, window, timestamps, position: 0, prompt: None, out })
     }
 
-    /// Transcribes what is left of a recording.
+    /// Transcribes what is left of a recording, unless it is unwanted.
     fn finish_recording(
         &self,
         mut recording: Recording,
-        language: Option<&str>,
-        config: &GenerationConfig,
+        options: &Options<'_>,
+        is_unwanted: &dyn Fn() -> bool,
     ) -> Result<Transcript> {
         while recording.position < recording.frames {
-            self.transcribe_window(std::slice::from_mut(&mut recording), language, config)?;
+            if is_unwanted() {
+                recording.out.truncated = true;
+                break;
+            }
+            self.transcribe_window(std::slice::from_mut(&mut recording), options, is_unwanted)?;
         }
         Ok(recording.out)
     }
 
-    /// Transcribes the next window of each recording in one batch; all of them with timestamps, or none.
+    /// Transcribes the next window of each recording in one batch; all of them with timestamps, or none. Where all are
+    /// unwanted, it ends early.
     fn transcribe_window(
         &self,
         recordings: &mut [Recording],
-        language: Option<&str>,
-        config: &GenerationConfig,
+        options: &Options<'_>,
+        is_unwanted: &dyn Fn() -> bool,
     ) -> Result<()> {
+        let Options { language, config } = *options;
         let mut windows = Vec::with_capacity(recordings.len());
         for recording in &mut *recordings {
+            if is_unwanted() {
+                return Ok(());
+            }
             let samples = recording.spectrogram.narrow(1, recording.position, recording.window_frames())?;
             let media = self.encode_samples(&Modality::AUDIO, &[samples])?;
             let request = Request::Transcribe { language, timestamps: recording.timestamps };
@@ -181,7 +206,7 @@ impl Pipeline {
             }
         };
         let score_hook = recordings.iter().any(|recording| recording.timestamps).then_some(&hook as _);
-        let processors = LogitsProcessors { score_hook, ..LogitsProcessors::default() };
+        let processors = LogitsProcessors { score_hook, interrupt: Some(is_unwanted), ..LogitsProcessors::default() };
         let rows: Vec<_> = windows.iter().map(|(media, prompt)| (Some(media), prompt)).collect();
         let found = self.generate_from_prompts(&rows, config, &processors, &mut |_, _| {})?;
         for ((recording, (_, prompt)), sequences) in recordings.iter_mut().zip(windows).zip(found) {

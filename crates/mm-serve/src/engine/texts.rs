@@ -96,13 +96,16 @@ pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &s
     }
 }
 
-/// The requests with their options; those that are invalid are answered.
+/// The requests with their options; those that are invalid are answered, and those whose client has gone are left out.
 fn read<I>(
     jobs: Vec<GenerateJob>,
     read: impl Fn((Prompt, Overrides)) -> Result<(I, GenerationConfig), ApiError>,
 ) -> Vec<Text<I>> {
     let mut texts = Vec::with_capacity(jobs.len());
     for Pending { input, reply } in jobs {
+        if reply.is_closed() {
+            continue;
+        }
         match read(input) {
             Ok((input, config)) => texts.push(Text { input, config, reply }),
             Err(error) => drop(reply.send(Err(error))),
@@ -134,7 +137,7 @@ pub(super) fn group_by<T>(jobs: Vec<T>, name: &str, same_options: impl Fn(&T, &T
 }
 
 fn of_pipeline(pipeline: &Pipeline, texts: Vec<Text<Encoded>>) {
-    let mut texts = texts.into_iter().peekable();
+    let mut texts = texts.into_iter().filter(|text| !text.reply.is_closed()).peekable();
     while texts.peek().is_some() {
         generate_batch(pipeline, texts.by_ref().take(pipeline.max_batch_size()).collect());
     }
@@ -155,7 +158,8 @@ fn generate_batch(pipeline: &Pipeline, texts: Vec<Text<Encoded>>) {
     }
 }
 
-/// The captions of a run. Where one image cannot be read, each is captioned alone.
+/// The captions of a run, which end early where all clients have gone. Where one image cannot be read, each is captioned
+/// alone.
 fn of_run(run: &Captioning, texts: Vec<Text<Prompt>>) {
     let (mut sources, mut replies): (Vec<Source>, Vec<_>) = (Vec::new(), Vec::new());
     let config = texts[0].config.clone();
@@ -175,12 +179,16 @@ fn of_run(run: &Captioning, texts: Vec<Text<Prompt>>) {
     if sources.is_empty() {
         return;
     }
-    if let Ok(captions) = run.describe(&sources, &config) {
+    let describe = |sources: &[Source], has_gone: &dyn Fn() -> bool| {
+        let processors = LogitsProcessors { interrupt: Some(has_gone), ..LogitsProcessors::default() };
+        run.describe(sources, &config, &processors).map_err(ApiError::from)
+    };
+    if let Ok(captions) = describe(&sources, &|| replies.iter().all(Sender::is_closed)) {
         replies.into_iter().zip(captions).for_each(|(reply, caption)| drop(reply.send(Ok(caption))));
         return;
     }
-    for (reply, source) in replies.into_iter().zip(sources) {
-        let captions = run.describe(&[source], &config).map_err(ApiError::from);
+    for (reply, source) in replies.into_iter().zip(sources).filter(|(reply, _)| !reply.is_closed()) {
+        let captions = describe(&[source], &|| reply.is_closed());
         let none = || ApiError::internal("the run generated nothing");
         drop(reply.send(captions.and_then(|mut captions| captions.pop().ok_or_else(none))));
     }

@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use mm_core::Source;
 use mm_reason::generate::GenerationConfig;
 
-/// Transcribes several recordings; those with the same options are a batch.
+/// Transcribes several recordings; those with the same options are a batch. A recording whose client has gone ends there.
 pub(super) fn transcribe(model: &mut LoadedModel, jobs: Vec<TranscribeJob>, name: &str) {
     let LoadedModel::Generator(pipeline) = model else {
         let error = ApiError::internal("a model that does not generate was asked to transcribe");
@@ -24,7 +24,8 @@ pub(super) fn transcribe(model: &mut LoadedModel, jobs: Vec<TranscribeJob>, name
         }
         let (sources, replies): (Vec<Source>, Vec<_>) =
             group.into_iter().map(|Pending { input, reply }| (input.source, reply)).unzip();
-        let found = pipeline.transcribe_batch(&sources, language.as_deref(), timestamps, &config);
+        let has_gone = |number: usize| replies[number].is_closed();
+        let found = pipeline.transcribe_batch(&sources, language.as_deref(), timestamps, &config, &has_gone);
         for (reply, transcript) in replies.into_iter().zip(found) {
             // A client that has gone takes no reply.
             drop(reply.send(transcript.map_err(ApiError::from)));

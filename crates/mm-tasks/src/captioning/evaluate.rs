@@ -10,6 +10,7 @@ use crate::{
 };
 use mm_core::{Device, Features, Modality, Pooling, Source, Tensor, distributed::map_over_ranks, no_grad};
 use mm_data::{FailedSample, Manifest, Split, collate};
+use mm_reason::generate::LogitsProcessors;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::AtomicBool;
 
@@ -72,7 +73,8 @@ impl Captioning {
         let batches = map_over_ranks(rows.chunks(BATCH_SIZE), |rows| {
             let mut batch = RowCaptions::default();
             batch.failed = self.for_each_batch(manifest, rows, input, |read, features| {
-                batch.captions.extend(self.generate(&features, &self.generation())?.into_iter().map(|g| g.text));
+                let found = self.generate(&features, &self.generation(), &LogitsProcessors::default())?;
+                batch.captions.extend(found.into_iter().map(|g| g.text));
                 batch.rows.extend(read);
                 Ok(())
             })?;

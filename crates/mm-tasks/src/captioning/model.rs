@@ -105,16 +105,22 @@ impl Captioning {
         &self,
         features: &Features,
         config: &GenerationConfig,
+        processors: &LogitsProcessors<'_>,
     ) -> Result<Vec<GeneratedSequence>> {
         let found = no_grad(|| {
             let state = self.captioner.prefill(features, config.max_new_tokens as i64)?;
-            generate(&self.captioner, state, config, &LogitsProcessors::default(), &mut |_, _| {})
+            generate(&self.captioner, state, config, processors, &mut |_, _| {})
         })?;
         Ok(found.into_iter().filter_map(|sequences| sequences.into_iter().next()).collect())
     }
 
     /// The caption of each row of features `[rows, positions, dim]`.
-    pub(super) fn generate(&self, features: &Features, config: &GenerationConfig) -> Result<Vec<Generation>> {
+    pub(super) fn generate(
+        &self,
+        features: &Features,
+        config: &GenerationConfig,
+        processors: &LogitsProcessors<'_>,
+    ) -> Result<Vec<Generation>> {
         let caption = |g: GeneratedSequence| Generation {
             text: self.tokenizer.decode(&g.token_ids),
             score: g.score,
@@ -124,17 +130,22 @@ impl Captioning {
             // The start token.
             num_prompt_tokens: 1,
         };
-        Ok(self.generate_tokens(features, config)?.into_iter().map(caption).collect())
+        Ok(self.generate_tokens(features, config, processors)?.into_iter().map(caption).collect())
     }
 
     /// Describes values.
     ///
     /// # Errors
     /// When one of them cannot be read.
-    pub fn describe(&self, sources: &[Source], config: &GenerationConfig) -> Result<Vec<Generation>> {
+    pub fn describe(
+        &self,
+        sources: &[Source],
+        config: &GenerationConfig,
+        processors: &LogitsProcessors<'_>,
+    ) -> Result<Vec<Generation>> {
         let input = read_all(self.input.processor.as_ref(), sources)?.to_device(self.params.device())?;
         let features = no_grad(|| self.encode(&input, false, false))?;
-        self.generate(&features, config)
+        self.generate(&features, config, processors)
     }
 }
 

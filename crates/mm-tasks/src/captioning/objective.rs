@@ -16,7 +16,7 @@ use mm_core::{
 use mm_data::{Batch, Manifest, Split};
 use mm_reason::{
     captioner::{BOS, EOS},
-    generate::GenerationConfig,
+    generate::{GenerationConfig, LogitsProcessors},
 };
 use mm_train::{EvalMetrics, Run};
 use std::{
@@ -59,7 +59,7 @@ impl CaptioningTrainer<'_> {
         let greedy = GenerationConfig { num_beams: 1, ..model.generation() };
         let sampling = GenerationConfig { do_sample: true, seed, ..greedy.clone() };
         let generate = |config: &GenerationConfig| -> mm_core::Result<Vec<Vec<i64>>> {
-            let sequences = model.generate_tokens(features, config)?;
+            let sequences = model.generate_tokens(features, config, &LogitsProcessors::default())?;
             Ok(sequences.into_iter().map(|g| g.token_ids).collect())
         };
         let (greedy, sampled) = (generate(&greedy)?, generate(&sampling)?);

@@ -91,7 +91,7 @@ impl Finetuning {
                 Some((media.as_ref().ok().map(Some)?, self.request(question(manifest, *row))))
             });
             let requests: Vec<_> = requests.collect();
-            let mut answers = pipeline.answer_batch(&requests, &[], &config).into_iter();
+            let mut answers = pipeline.answer_batch(&requests, &[], &config, &|_| false).into_iter();
             for (row, media) in chunk.iter().zip(media) {
                 let answer = media.and_then(|_| answers.next().unwrap_or_else(|| Ok(Vec::new())));
                 let best = answer.map(|found| found.into_iter().next().map(|a| a.answer).unwrap_or_default());
