@@ -8,15 +8,20 @@ use crate::{
     state::Shared,
 };
 use axum::{
-    extract::{Query as UrlQuery, State, rejection::QueryRejection},
-    http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
-    response::{IntoResponse, Response},
+    body::Body,
+    extract::{Query as UrlQuery, Request, State, rejection::QueryRejection},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS},
+    },
+    response::Response,
 };
 use mm_core::Modality;
 use mm_index::Payload;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use tower_http::services::ServeFile;
 use utoipa::{IntoParams, ToSchema};
 
 /// A file of a row.
@@ -68,15 +73,23 @@ pub(crate) struct MediaQuery {
     field: String,
 }
 
-/// The file of a row.
+/// Which pages may show what is sent.
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// The file of a row, whole or in part.
 #[utoipa::path(get, path = "/media", tag = "search", params(MediaQuery), responses(
     (status = 200, description = "The file"),
+    (status = 206, description = "The part of it that `Range` names"),
+    (status = 304, description = "The file has not changed since `If-Modified-Since`"),
     (status = 400, description = "A query without `id` or `field`"),
-    (status = 404, description = "No such row, field or file")
+    (status = 404, description = "No such row, field or file"),
+    (status = 412, description = "The file has changed since `If-Unmodified-Since`"),
+    (status = 416, description = "A `Range` that is not in the file, or several of them")
 ))]
 pub(crate) async fn media(
     State(state): State<Shared>,
     query: Result<UrlQuery<MediaQuery>, QueryRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let wrong = |rejection: QueryRejection| ApiError::new(Kind::Invalid, rejection.body_text());
     let UrlQuery(MediaQuery { id, field }) = query.map_err(wrong)?;
@@ -86,10 +99,30 @@ pub(crate) async fn media(
     let path = row.payload.get(&field).and_then(media_path).filter(|_| row.version.is_some());
     let path = path.map(|(_, path)| path).ok_or_else(|| none("no image, audio or video file"))?;
     let kind = content_type(path.extension().and_then(|e| e.to_str()).unwrap_or_default());
-    let bytes =
-        blocking(move || Ok(std::fs::read(path).ok())).await?.ok_or_else(|| none("there is no longer a file"))?;
-    // A file is what its row says, never a page or script.
-    Ok(([(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff")], bytes).into_response())
+    let gone = || none("there is no longer a file");
+    let file = blocking(move || Ok(Some(path).filter(|path| path.is_file()))).await?.ok_or_else(gone)?;
+    let mut response = send(file, request).await.map_err(|_| gone())?;
+    // A file is what its row says, never a page or script, and is shown by the server's own pages alone.
+    for (name, value) in
+        [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin")]
+    {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+/// Sends a file as it is read, or the part that the request names.
+async fn send(file: PathBuf, mut request: Request) -> std::io::Result<Response> {
+    // Whether the file is still that of a part which the client has is not known, so it gets the whole.
+    if request.headers().contains_key(IF_RANGE) {
+        request.headers_mut().remove(RANGE);
+    }
+    let response = ServeFile::new(file).try_call(request).await?;
+    // So it says where the file cannot be read.
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(std::io::ErrorKind::NotFound.into());
+    }
+    Ok(response.map(Body::new))
 }
 
 /// The media type of a file; SVG, which may hold scripts, is sent as plain bytes.
