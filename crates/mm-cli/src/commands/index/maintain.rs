@@ -83,6 +83,8 @@ pub(super) fn check(arguments: &Check, context: &Context) -> Result<()> {
     } else {
         report.problems.iter().for_each(|problem| output::line(format!("{}: {}", problem.what, problem.reason)));
     }
+    // What could not be looked at is known to whoever reads no JSON too.
+    report.notes.iter().for_each(output::note);
     if let Some(first) = report.problems.first() {
         let count = report.problems.len();
         bail!("{}: {count} problems, the first: {}: {}", arguments.store.shown().display(), first.what, first.reason);
