@@ -53,8 +53,8 @@ pub use params::{Init, Params, Role, Scope, TensorRef};
 #[cfg(feature = "config")]
 pub use registry::{BuildContext, BuiltEncoder, EncoderFactory, Proposal, Registry};
 pub use runtime::{
-    available_threads, cache_dir, handle_signals_elsewhere, limit_spinning, num_threads, retain_freed_memory,
-    set_num_threads,
+    available_threads, cache_dir, exit_at_once, handle_signals_elsewhere, limit_spinning, num_threads,
+    retain_freed_memory, set_num_threads,
 };
 pub use tensor::{
     BatchNormArgs, ConvArgs, DotProductArgs, Element, Interpolation, NdArray, SendTensor, Tensor, enable_grad, no_grad,

@@ -44,6 +44,19 @@ pub fn limit_spinning() {
     }
 }
 
+/// Ends the process with an exit code while threads of it compute. At a usual end these would use what the libraries of
+/// the process, libtorch's among them, have freed already. Nothing else is done: no destructor runs, and what is not
+/// written yet is lost.
+pub fn exit_at_once(code: i32) -> ! {
+    #[cfg(unix)]
+    // SAFETY: ends the process, and runs nothing of it.
+    unsafe {
+        libc::_exit(code)
+    }
+    #[cfg(not(unix))]
+    std::process::exit(code)
+}
+
 /// Lets a thread of its own take SIGINT, SIGTERM and SIGHUP, and keeps them from the calling thread and from those that it
 /// starts. Call it in the main thread of a program that handles these signals, before anything is computed. Programs that
 /// it starts get the signals as usual.

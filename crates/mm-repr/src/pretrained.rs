@@ -5,9 +5,7 @@ use crate::{
     families::{detect_family, encoder_folder},
     family::{ContrastiveHead, Fingerprint, LoadOptions, Loaded, Model, Scores, Tower, labels, load, num_labels},
 };
-use mm_core::{
-    DType, Modality, Params, Pooling, ProcessContext, Source, Tensor, parallel_tensors,
-};
+use mm_core::{DType, Modality, Params, Pooling, ProcessContext, Source, Tensor, parallel_tensors};
 use std::path::{Path, PathBuf};
 
 /// A pretrained model as its folder describes it.

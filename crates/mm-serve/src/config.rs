@@ -1,6 +1,6 @@
 //! Settings of a server, as a TOML file writes them and as options of `mm serve` replace them.
 
-use crate::{Error, Result};
+use crate::{Error, Result, state::BODY_UNIT};
 use mm_core::describe_error;
 use serde::Deserialize;
 use std::{
@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
+use tokio::sync::Semaphore;
 
 /// Settings of a server.
 ///
@@ -126,6 +127,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Bytes of a request's body.
     pub max_body_bytes: usize,
+    /// Bytes of the bodies of all requests that are worked on, wait or are being received.
+    pub max_total_body_bytes: usize,
     /// Inputs of one request.
     pub max_inputs: usize,
     /// Width × height of an image.
@@ -136,13 +139,22 @@ pub struct Limits {
     pub max_new_tokens: usize,
     /// Results of one search.
     pub max_results: usize,
-    /// Tokens (patches, frames) of all inputs that are computed as one batch, with their padding.
+    /// Tokens (patches, frames) of all inputs that are computed as one batch, with their padding; and those of a request
+    /// that asks for a vector of each.
     pub max_batch_tokens: usize,
     /// Bytes of the weights of all models in memory: the least recently used one goes when another needs its room, and
     /// is loaded again at its next request. Unlimited when absent.
     pub max_model_bytes: Option<u64>,
+    /// Files that one request may have fetched by URL.
+    pub max_urls: usize,
+    /// Bytes of all files that one request has fetched.
+    pub max_url_bytes: u64,
+    /// Seconds in which all files of one request must have been fetched.
+    pub url_seconds: u64,
     /// Seconds in which a client must have sent its request.
     pub read_seconds: u64,
+    /// Seconds after which a client that takes nothing of its answer is cut off.
+    pub write_seconds: u64,
     /// Seconds after SIGTERM for which requests that were accepted before are still answered.
     pub drain_seconds: u64,
     /// Seconds after SIGTERM for which connections are accepted at least, and `/ready` answers 503, so that a load
@@ -156,6 +168,7 @@ impl Default for Limits {
             max_requests: 512,
             max_connections: 2048,
             max_body_bytes: 32 << 20,
+            max_total_body_bytes: 512 << 20,
             max_inputs: 2048,
             max_pixels: 50_000_000,
             max_audio_seconds: 1800.0,
@@ -163,7 +176,11 @@ impl Default for Limits {
             max_results: 1000,
             max_batch_tokens: 16_384,
             max_model_bytes: None,
+            max_urls: 256,
+            max_url_bytes: 256 << 20,
+            url_seconds: 60,
             read_seconds: 30,
+            write_seconds: 30,
             drain_seconds: 30,
             notice_seconds: 2,
         }
@@ -229,8 +246,37 @@ impl ServeConfig {
             ("max_inputs", max_inputs),
             ("max_batch_tokens", max_batch_tokens),
         ];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Err(Error::setting(format!("limits.{name}"), 0, "at least 1"));
+        }
+        self.limits.check()
+    }
+}
+
+impl Limits {
+    /// Checks what has more bounds than 0.
+    fn check(&self) -> Result<()> {
+        let wrong = |name: &str, found: String, expected: String| {
+            Err(Error::setting(format!("limits.{name}"), found, expected))
+        };
+        let most = Semaphore::MAX_PERMITS;
+        for (name, count) in [("max_requests", self.max_requests), ("max_connections", self.max_connections)] {
+            if count > most {
+                return wrong(name, count.to_string(), format!("at most {most}"));
+            }
+        }
+        let (body, total) = (self.max_body_bytes, self.max_total_body_bytes);
+        if total < body || total / BODY_UNIT > most {
+            let expected = format!("from max_body_bytes ({body}) to {}", most.saturating_mul(BODY_UNIT));
+            return wrong("max_total_body_bytes", total.to_string(), expected);
+        }
+        if self.max_audio_seconds.is_nan() || self.max_audio_seconds <= 0.0 {
+            return wrong("max_audio_seconds", self.max_audio_seconds.to_string(), "more than 0".into());
+        }
+        let counts = [("max_results", self.max_results), ("max_new_tokens", self.max_new_tokens)];
         match counts.into_iter().find(|(_, count)| *count == 0) {
-            Some((name, _)) => Err(Error::setting(format!("limits.{name}"), 0, "at least 1")),
+            Some((name, _)) => wrong(name, "0".into(), "at least 1".into()),
+            None if self.max_pixels == 0 => wrong("max_pixels", "0".into(), "at least 1".into()),
             None => Ok(()),
         }
     }
@@ -254,6 +300,10 @@ mod tests {
             (&format!("{model}{model}"), "\"a\" twice"),
             (&format!("{model}[limits]\nmax_inputs = 0"), "limits.max_inputs: found 0"),
             (&format!("{model}[limits]\nmax_input = 3"), "limits"),
+            (&format!("{model}[limits]\nmax_results = 0"), "limits.max_results: found 0"),
+            (&format!("{model}[limits]\nmax_audio_seconds = nan"), "limits.max_audio_seconds: found NaN"),
+            (&format!("{model}[limits]\nmax_total_body_bytes = 1"), "from max_body_bytes (33554432)"),
+            (&format!("{model}[limits]\nmax_requests = 9223372036854775807"), "limits.max_requests"),
         ] {
             let error = refused(text);
             assert!(error.contains(expected), "{text}: {error}");

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ApiError, shortened},
-    media::read_source,
+    media::ValueReader,
     state::AppState,
 };
 use mm_core::{Modality, Source};
@@ -29,7 +29,8 @@ impl Conversation {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "none", "at least one message"));
         }
-        let (mut out, mut media) = (Vec::with_capacity(messages.len()), Vec::new());
+        let (mut reader, mut media) = (ValueReader::new(state), Vec::new());
+        let mut out = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
             let param = format!("messages[{index}]");
             let role = message["role"].as_str().unwrap_or_default();
@@ -44,7 +45,7 @@ impl Conversation {
                 Value::Array(parts) => {
                     let mut content = Vec::with_capacity(parts.len());
                     for (number, part) in parts.iter().enumerate() {
-                        content.push(read_part(state, part, &format!("{param}[{number}]"), &mut media).await?);
+                        content.push(read_part(&mut reader, part, &format!("{param}[{number}]"), &mut media).await?);
                     }
                     Value::from(content)
                 }
@@ -68,7 +69,7 @@ fn plain_where_text(role: &str, content: Value) -> Value {
 }
 
 async fn read_part(
-    state: &AppState,
+    reader: &mut ValueReader<'_>,
     part: &Value,
     param: &str,
     media: &mut Vec<(Modality, Source)>,
@@ -91,7 +92,7 @@ async fn read_part(
             let found = format!("more than {MAX_MEDIA} images and videos");
             return Err(ApiError::invalid(param, found, format!("at most {MAX_MEDIA} in a conversation")));
         }
-        let source = read_source(state, &modality, url, &format!("{param}.{kind}")).await?;
+        let source = reader.read(&modality, url, &format!("{param}.{kind}")).await?;
         media.push((modality, source));
         return Ok(json!({"type": template_kind}));
     }

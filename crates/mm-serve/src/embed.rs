@@ -18,13 +18,30 @@ pub(crate) struct Embedded {
     pub(crate) tokens: usize,
 }
 
-/// Embeds inputs of any modalities that the model takes; texts with a prompt, or else with the model's default one.
+/// How inputs become samples.
+#[derive(Clone, Copy)]
+pub(crate) struct Preparation<'a> {
+    /// The field of the request that errors name.
+    pub(crate) field: &'a str,
+    /// What texts begin with; the model's default prompt when absent.
+    pub(crate) prompt: Option<&'a NamedPrompt>,
+    /// Whether texts that are longer than the model takes are cut, or refused.
+    pub(crate) truncates: bool,
+}
+
+impl<'a> Preparation<'a> {
+    /// As `mm embed` does it.
+    pub(crate) fn of(field: &'a str) -> Self {
+        Self { field, prompt: None, truncates: true }
+    }
+}
+
+/// Embeds inputs of any modalities that the model takes.
 pub(crate) async fn embed(
     state: &AppState,
-    model: &ModelHandle,
-    info: &ModelInfo,
+    (model, info): (&ModelHandle, &ModelInfo),
     inputs: Vec<(Modality, Source)>,
-    prompt: Option<&NamedPrompt>,
+    preparation: Preparation<'_>,
 ) -> Result<Embedded, ApiError> {
     check_count(state, inputs.len())?;
     let mut groups: BTreeMap<Modality, Vec<(usize, Source)>> = BTreeMap::new();
@@ -35,11 +52,12 @@ pub(crate) async fn embed(
     let (mut pending, mut tokens) = (Vec::new(), 0);
     for (modality, sources) in groups {
         let is_text = modality == Modality::TEXT;
-        let prompt = prompt.filter(|_| is_text);
+        let prompt = preparation.prompt.filter(|_| is_text);
         let processor = prompt.map_or(info.processor(&modality)?, |prompt| &prompt.processor).clone();
         let output = Output::Embedding { skipped: prompt.and_then(|prompt| prompt.skipped) };
-        let processed = modality.clone();
-        let samples = state.decode(move || encode::process(&processor, sources, &processed, "input")).await?;
+        let (processed, field) = ((modality.clone(), preparation.truncates), preparation.field.to_owned());
+        let process = move || encode::process(&processor, sources, (&processed.0, processed.1), &field);
+        let samples = state.decode(process).await?;
         tokens += if is_text { samples.iter().map(|sample| sample.length).sum() } else { 0 };
         pending.extend(encode::submit(model, info.generation, (&modality, output), samples)?);
     }
@@ -54,8 +72,9 @@ pub(crate) async fn embed_value(
     modality: Modality,
     value: &str,
 ) -> Result<Vec<f32>, ApiError> {
-    let source = read_source(state, &modality, value, modality.name()).await?;
-    let vector = embed(state, model, info, vec![(modality, source)], None).await?.vectors.pop();
+    let field = modality.name().to_owned();
+    let source = read_source(state, &modality, value, &field).await?;
+    let vector = embed(state, (model, info), vec![(modality, source)], Preparation::of(&field)).await?.vectors.pop();
     vector.ok_or_else(|| ApiError::internal("the model gave no vector"))
 }
 

@@ -5,7 +5,7 @@ use crate::{
     error::ApiError,
 };
 use mm_core::{Modality, ProcessContext, Processor, SendTensor, Source};
-use mm_data::process_catching_panics;
+use mm_data::{process_catching_panics, take_truncated};
 use rayon::prelude::*;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -22,18 +22,25 @@ pub(crate) struct Sample {
     pub(crate) tensor: SendTensor,
 }
 
-/// Samples of sources of one modality, read in parallel; errors name `field`. Called in the threads that decode.
+/// Samples of sources of one modality, read in parallel; errors name `field`. Texts that are longer than the model takes
+/// are refused unless `truncates`. Called in the threads that decode.
 pub(crate) fn process(
     processor: &Arc<dyn Processor>,
     sources: Vec<(usize, Source)>,
-    modality: &Modality,
+    (modality, truncates): (&Modality, bool),
     field: &str,
 ) -> Result<Vec<Sample>, ApiError> {
     let (single, is_sequence) = (sources.len() == 1, *modality == Modality::TEXT || processor.is_sequence());
     let process = |(index, source): (usize, Source)| -> Result<Sample, ApiError> {
         let param = if single { field.to_owned() } else { format!("{field}[{index}]") };
+        take_truncated();
         let tensor = process_catching_panics(processor.as_ref(), &source, &mut ProcessContext::eval());
         let tensor = tensor.map_err(|error| ApiError::from(error).with_param(&param))?;
+        let cut = take_truncated().filter(|_| *modality == Modality::TEXT && !truncates);
+        if let Some(limit) = cut {
+            let expected = format!("at most {limit}, or \"truncate\": true");
+            return Err(ApiError::too_large(&param, "a longer text than the model takes", expected));
+        }
         let length = if is_sequence { tensor.size(0)? as usize } else { 1 };
         Ok(Sample { index, length, tensor: tensor.into_send()? })
     };

@@ -12,6 +12,7 @@ use std::{
     fmt::Display,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Why a server does not start. What caused an error is its [`source`](StdError::source).
@@ -173,12 +174,17 @@ pub(crate) struct ApiError {
     code: Option<&'static str>,
     /// Seconds after which to try again.
     retry_after: Option<u64>,
+    fault: Option<Fault>,
 }
+
+/// What failed in the server: for its log alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault(pub(crate) Arc<str>);
 
 impl ApiError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         let retry_after = matches!(kind, Kind::Busy | Kind::Unavailable).then_some(1);
-        Self { kind, message: cut(&message.into(), MAX_MESSAGE), param: None, code: None, retry_after }
+        Self { kind, message: cut(&message.into(), MAX_MESSAGE), param: None, code: None, retry_after, fault: None }
     }
 
     /// A field of the request is wrong.
@@ -199,8 +205,21 @@ impl ApiError {
 
     /// A fault of the server. Its text goes to the log, with the request's id, not to the client.
     pub(crate) fn internal(error: impl Display) -> Self {
-        tracing::error!("{error}");
-        Self::new(Kind::Internal, "the server failed; its log says why, under this request's x-request-id")
+        let message = "the server failed; its log says why, under this request's x-request-id";
+        Self::new(Kind::Internal, message).with_fault(error)
+    }
+
+    /// With what failed in the server, which is logged with the request's id.
+    pub(crate) fn with_fault(mut self, error: impl Display) -> Self {
+        self.fault = Some(Fault(error.to_string().into()));
+        self
+    }
+
+    /// Logs what failed in the server, where the error is not the response of a request.
+    pub(crate) fn log(&self) {
+        if let Some(Fault(text)) = &self.fault {
+            tracing::error!("{text}");
+        }
     }
 
     /// What went wrong, for people.
@@ -239,6 +258,9 @@ impl ApiError {
         let mut response = (status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(fault) = self.fault {
+            response.extensions_mut().insert(fault);
         }
         response
     }

@@ -105,10 +105,7 @@ impl Index {
 /// An error of the store: of the query, of who else uses it, or of the server, whose paths and addresses go to its log.
 fn from_index(error: mm_index::Error) -> ApiError {
     use mm_index::Error as Index;
-    let logged = |kind, message: &str| {
-        tracing::error!("{}", describe_error(&error));
-        ApiError::new(kind, message)
-    };
+    let logged = |kind, message: &str| ApiError::new(kind, message).with_fault(describe_error(&error));
     match &error {
         Index::Invalid { .. } | Index::Unknown { .. } | Index::Filter(_) | Index::Model { .. } => {
             ApiError::new(Kind::Invalid, describe_error(&error)).with_code("invalid_query")

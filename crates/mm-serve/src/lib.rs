@@ -19,4 +19,4 @@ mod urls;
 
 pub use config::{KeyConfig, Limits, ModelConfig, ServeConfig};
 pub use error::{Error, Result};
-pub use server::Server;
+pub use server::{Server, Stopped};

@@ -91,6 +91,8 @@ struct Server {
     connections: Builder,
     graceful: GracefulShutdown,
     slots: Arc<Semaphore>,
+    /// For how long a client may take nothing of its answer.
+    write_time: Duration,
 }
 
 impl Server {
@@ -102,7 +104,8 @@ impl Server {
             .max_buf_size(MAX_HEADER_BYTES)
             .max_headers(MAX_HEADERS);
         let slots = Arc::new(Semaphore::new(state.limits.max_connections));
-        Self { listener, router, connections, graceful: GracefulShutdown::new(), slots }
+        let write_time = Duration::from_secs(state.limits.write_seconds.max(1));
+        Self { listener, router, connections, graceful: GracefulShutdown::new(), slots, write_time }
     }
 
     /// Accepts connections until `stop` is done, and returns what that gives.
@@ -131,6 +134,7 @@ impl Server {
     fn spawn<T: Send + 'static>(&self, stream: TcpStream, slot: T) {
         // Small answers are not held back to be joined with later ones.
         let _ = stream.set_nodelay(true);
+        limit_stalls(&stream, self.write_time);
         let service = TowerToHyperService::new(self.router.clone());
         let connection = self.graceful.watch(self.connections.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
@@ -145,5 +149,15 @@ impl Server {
     async fn close(self) {
         drop(self.listener);
         self.graceful.shutdown().await;
+    }
+}
+
+/// Has the system close a connection whose client acknowledges nothing of what is sent, or has no room for it, for a
+/// time; other systems than Linux have no such limit.
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
+fn limit_stalls(stream: &TcpStream, time: Duration) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(time)) {
+        tracing::debug!("a connection has no limit on stalled writes: {error}");
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     engine::{LoadContext, ModelPool},
     index::Index,
     listen, routes,
-    state::AppState,
+    state::{AppState, BODY_UNIT},
     urls::UrlAccess,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -15,6 +15,7 @@ use mm_tasks::TaskRegistry;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 
@@ -23,6 +24,24 @@ const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /// Upper bounds of the histogram of rows in a batch.
 const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// Time between two summaries of what histograms were told, which would grow otherwise where nobody asks for metrics.
+const METRICS_PAUSE: Duration = Duration::from_secs(5);
+/// How long models may take to end what they compute for clients that are gone.
+const CLOSING: Duration = Duration::from_secs(2);
+/// How long models that are being loaded may take where another one cannot be.
+const LOADING: Duration = Duration::from_secs(600);
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Stopped {
+    /// Nothing runs any more.
+    Completely,
+    /// A thread still computes what nobody waits for, or loads a model: a program ends with `_exit`, since the thread may
+    /// use what the libraries free at a usual end.
+    WithThreads,
+}
+
 /// A server that is not running yet.
 ///
 /// ```no_run
@@ -30,7 +49,8 @@ const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 /// let model = ModelConfig { name: "clip".into(), path: "clip-vit-base-patch32".into() };
 /// let config = ServeConfig { models: vec![model], ..ServeConfig::default() };
 /// let server = Server::new(config, mm_tasks::registry(), mm_tasks::tasks(), mm_core::Device::Cpu);
-/// server.run(|address| println!("http://{address}"), || println!("ready"))?;
+/// let stopped = server.run(|address| println!("http://{address}"), || println!("ready"))?;
+/// println!("{stopped:?}");
 /// # Ok::<(), mm_serve::Error>(())
 /// ```
 pub struct Server {
@@ -69,7 +89,11 @@ impl Server {
     ///
     /// # Errors
     /// When a setting is wrong, the address is taken, or a model or the store cannot be opened.
-    pub fn run(self, on_listening: impl FnOnce(SocketAddr), on_ready: impl FnOnce() + Send + 'static) -> Result<()> {
+    pub fn run(
+        self,
+        on_listening: impl FnOnce(SocketAddr),
+        on_ready: impl FnOnce() + Send + 'static,
+    ) -> Result<Stopped> {
         self.config.check()?;
         let settings = self.open()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -93,14 +117,23 @@ impl Server {
                 Err(error) => drop(sender.send(error)),
             }
         })?;
+        let metrics = state.metrics.clone();
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(METRICS_PAUSE).await;
+                metrics.run_upkeep();
+            }
+        });
         let served = runtime.block_on(async {
             tokio::select! {
                 served = listen::serve(listener, router, &state) => served,
                 failed = failed => Err(failed.unwrap_or_else(|_| Error::System(std::io::Error::other("loading panicked")))),
             }
         });
-        state.pool.close();
-        served
+        // Closes the connections that are left, so that models see that nobody waits.
+        runtime.shutdown_background();
+        let is_closed = state.pool.close(if served.is_ok() { CLOSING } else { LOADING });
+        served.map(|()| if is_closed { Stopped::Completely } else { Stopped::WithThreads })
     }
 
     /// What can be wrong with settings is found before the address is said.
@@ -131,6 +164,7 @@ impl Server {
             is_local: config.address.is_loopback(),
             decoders,
             requests: Arc::new(Semaphore::new(config.limits.max_requests)),
+            bodies: Arc::new(Semaphore::new(config.limits.max_total_body_bytes / BODY_UNIT)),
             draining: AtomicBool::new(false),
         })
     }

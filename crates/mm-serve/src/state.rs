@@ -10,9 +10,12 @@ use crate::{
     urls::UrlAccess,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -31,6 +34,8 @@ pub(crate) struct AppState {
     pub(crate) decoders: rayon::ThreadPool,
     /// One permit for each request that is worked on or waits.
     pub(crate) requests: Arc<Semaphore>,
+    /// One permit for each [`BODY_UNIT`] bytes of the bodies of these requests, and of those that are being received.
+    pub(crate) bodies: Arc<Semaphore>,
     /// Whether the server was asked to stop.
     pub(crate) draining: AtomicBool,
 }
@@ -38,17 +43,40 @@ pub(crate) struct AppState {
 /// A shared state.
 pub(crate) type Shared = Arc<AppState>;
 
+/// Bytes of a body for which a permit stands.
+pub(crate) const BODY_UNIT: usize = 1024;
+
 impl AppState {
+    /// The right to send a body of so many bytes, until it is dropped.
+    pub(crate) fn admit_body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let units = bytes.min(self.limits.max_body_bytes).div_ceil(BODY_UNIT);
+        let full = |_| {
+            let message = format!(
+                "the bodies of all requests have {} bytes, which is the limit (limits.max_total_body_bytes)",
+                self.limits.max_total_body_bytes
+            );
+            ApiError::new(Kind::Busy, message).with_code("overloaded")
+        };
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.bodies.clone().try_acquire_many_owned(units).map_err(full)
+    }
+
     /// The right to have one request worked on, until it is dropped.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         if self.is_draining() {
             return Err(ApiError::new(Kind::Unavailable, "the server is about to stop"));
         }
-        let full = |_| {
-            let message = format!("{} requests are worked on or wait, which is the limit", self.limits.max_requests);
-            ApiError::new(Kind::Busy, message).with_code("overloaded")
-        };
-        self.requests.clone().try_acquire_owned().map_err(full)
+        self.requests.clone().try_acquire_owned().map_err(|_| self.full())
+    }
+
+    /// Refuses a request where as many are worked on or wait as may.
+    pub(crate) fn check_room(&self) -> Result<(), ApiError> {
+        if self.requests.available_permits() == 0 { Err(self.full()) } else { Ok(()) }
+    }
+
+    fn full(&self) -> ApiError {
+        let message = format!("{} requests are worked on or wait, which is the limit", self.limits.max_requests);
+        ApiError::new(Kind::Busy, message).with_code("overloaded")
     }
 
     /// Refuses a store whose vectors are of none of the models, where any of them embeds.
@@ -92,9 +120,26 @@ impl AppState {
         self.decoders.spawn(move || {
             if !reply.is_closed() {
                 // The client may have gone meanwhile.
-                drop(reply.send(work()));
+                drop(reply.send(caught(work)));
             }
         });
-        answer.await.map_err(|_| ApiError::internal("decoding panicked"))?
+        answer.await.map_err(|_| ApiError::internal("decoding ended without a result"))?
+    }
+}
+
+/// The result of work, or an error where it panics: a panic that leaves a thread of a pool ends the process.
+fn caught<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(ApiError::internal("decoding panicked")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_decoding_is_an_error_of_its_request() {
+        let panicking = || -> Result<(), ApiError> { panic!("a decoder panics") };
+        assert_eq!(caught(panicking).unwrap_err().kind, Kind::Internal);
+        assert_eq!(caught(|| Ok(3)).unwrap(), 3);
     }
 }

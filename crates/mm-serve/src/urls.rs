@@ -4,7 +4,7 @@ use crate::{
     Error,
     blocking::blocking,
     error::{ApiError, Kind},
-    fetch::{AllowedDomain, FetchLimits, Fetcher},
+    fetch::{AllowedDomain, FetchBudget, FetchError, FetchLimits, Fetcher},
 };
 use std::sync::Arc;
 
@@ -24,13 +24,19 @@ impl UrlAccess {
         Ok(Self(Arc::new(Fetcher::new(allowed, FetchLimits::default()))))
     }
 
-    /// The bytes of a file.
-    pub(crate) async fn fetch(&self, url: String, param: &str) -> Result<Vec<u8>, ApiError> {
-        let (fetcher, param) = (self.0.clone(), param.to_owned());
-        blocking(move || {
-            let failed = |error| ApiError::new(Kind::Invalid, format!("{param}: {error}")).with_param(&param);
-            Ok(fetcher.fetch(&url).map_err(failed)?.bytes)
-        })
-        .await
+    /// The bytes of a file, which count against the budget of its request.
+    pub(crate) async fn fetch(&self, url: String, param: &str, budget: &mut FetchBudget) -> Result<Vec<u8>, ApiError> {
+        let (fetcher, mut spent) = (self.0.clone(), *budget);
+        let fetch = move || {
+            let fetched = spent.fetch(&fetcher, &url);
+            Ok((fetched, spent))
+        };
+        let (fetched, spent) = blocking(fetch).await?;
+        *budget = spent;
+        let failed = |error: FetchError| {
+            let kind = if error.is_of_request() { Kind::TooLarge } else { Kind::Invalid };
+            ApiError::new(kind, format!("{param}: {error}")).with_param(param)
+        };
+        Ok(fetched.map_err(failed)?.bytes)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{args::model::locate, context::Context, exit::usage, output};
 use anyhow::Result;
-use mm_serve::{KeyConfig, ModelConfig, ServeConfig, Server};
+use mm_serve::{KeyConfig, ModelConfig, ServeConfig, Server, Stopped};
 use serde_json::json;
 use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
@@ -126,8 +126,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             output::line(format!("http://{address} (routes: /docs; Ctrl-C stops it)"));
         }
     };
-    Server::new(config, encoders, tasks, context.device()?)
+    let stopped = Server::new(config, encoders, tasks, context.device()?)
         .run(on_listening, || output::note("ready: every model is loaded"))?;
+    if stopped == Stopped::WithThreads {
+        mm_core::exit_at_once(0);
+    }
     Ok(())
 }
 

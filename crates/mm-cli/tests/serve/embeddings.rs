@@ -86,6 +86,13 @@ fn the_routes_of_text_embeddings_inference_answer_in_its_form() {
     assert_close(&numbers(&plain[0]), &embedded(&folder.join("words"), &["--text", "a dog"], folder));
     let tokens = server.post("/embed_all", &json!({"inputs": "a dog"})).json();
     assert!(tokens[0].as_array().unwrap().len() >= 2, "{tokens}");
+    // Texts of other lengths in the same batch, in the order of the request, without padding.
+    let several = server.post("/embed_all", &json!({"inputs": ["the quick fox the dog", "a dog"]})).json();
+    assert!(several[0].as_array().unwrap().len() > several[1].as_array().unwrap().len(), "{several}");
+    for (token, alone) in several[1].as_array().unwrap().iter().zip(tokens[0].as_array().unwrap()) {
+        assert_close(&numbers(token), &numbers(alone));
+    }
+    assert_eq!(several[1].as_array().unwrap().len(), tokens[0].as_array().unwrap().len());
     let ranks =
         server.post("/rerank", &json!({"query": "a dog", "texts": ["lazy cafe", "a dog"], "return_text": true})).json();
     assert_eq!((&ranks[0]["index"], &ranks[0]["text"]), (&json!(1), &json!("a dog")), "{ranks}");
@@ -111,6 +118,79 @@ fn the_routes_of_text_embeddings_inference_answer_in_its_form() {
     ] {
         server.post(route, &body).refused_by_tei(status, "Validation", wanted);
     }
+    let similarity = |parameters: Value| {
+        let inputs = json!({"source_sentence": "a dog", "sentences": [long]});
+        server.post("/similarity", &json!({"inputs": inputs, "parameters": parameters}))
+    };
+    assert_eq!(numbers(&similarity(json!({"truncate": true, "prompt_name": null})).json()).len(), 1);
+    for (parameters, status, wanted) in [
+        (json!({"truncate": false}), 413, "inputs.sentences: found a longer text"),
+        (json!({"truncation_direction": "left"}), 422, "truncation_direction: found left"),
+        (json!({"prompt_name": "query"}), 422, "prompt_name: found \"query\""),
+        (json!({"truncate": 3}), 422, "parameters.truncate: invalid type"),
+    ] {
+        similarity(parameters).refused_by_tei(status, "Validation", wanted);
+    }
+}
+
+#[test]
+fn longer_texts_are_refused_as_by_openai_unless_the_request_has_them_cut() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let server = Server::start(&["--model", "words"], folder, &[]);
+    let post = |body: Value| server.post("/v1/embeddings", &body);
+    let long = "a dog ".repeat(100);
+    for (body, param) in [
+        (json!({"input": long}), "input"),
+        (json!({"input": ["a", long]}), "input"),
+        (json!({"messages": [{"role": "user", "content": long}]}), "messages"),
+    ] {
+        let answer = post(body);
+        answer.refused(400, "a longer text than the model takes, expected at most 32 tokens");
+        answer.refused(400, ", or \"truncate_prompt_tokens\": -1");
+        let error: Value = serde_json::from_str(&answer.text).unwrap();
+        assert_eq!(error["error"]["code"], "context_length_exceeded", "{error}");
+        assert_eq!(error["error"]["param"], param, "{error}");
+    }
+    let cut = post(json!({"input": long, "truncate_prompt_tokens": -1})).json();
+    let expected = embedded(&folder.join("words"), &["--text", &long], folder);
+    assert_close(&numbers(&cut["data"][0]["embedding"]), &expected);
+    let other = post(json!({"input": "a", "truncate_prompt_tokens": 5}));
+    other.refused(400, "truncate_prompt_tokens: found 5, expected -1");
+}
+
+#[test]
+fn fields_that_would_change_the_vectors_are_read_or_refused_by_name() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let server = Server::start(&["--model", "words"], folder, &[]);
+    let post = |body: Value| server.post("/v1/embeddings", &body);
+    let message = |role: &str| json!({"role": role, "content": "a dog"});
+    let text = json!({"type": "text", "text": "a dog"});
+    for (body, wanted) in [
+        (json!({"messages": [message("user"), message("user")]}), "messages: found 2 content parts"),
+        (json!({"messages": [{"role": "user", "content": [text, text]}]}), "several values are a list in `input`"),
+        (json!({"messages": [message("system")]}), "messages: found the role \"system\""),
+        (json!({"messages": []}), "messages: found 0 content parts"),
+        (json!({"input": "a", "modality": "imgae"}), "modality: found \"imgae\", expected text, image, audio or video"),
+        (json!({"input": [{"imgae": "aGk="}]}), "input[0]: found \"imgae\", expected text, image"),
+        (json!({"input": "a", "dimensions": 0}), "dimensions: found 0"),
+        (json!({"input": "a", "task": "retrieval.query"}), "task: found \"retrieval.query\", expected none"),
+        (json!({"input": "a", "late_chunking": true}), "late_chunking: found true, expected false"),
+        (json!({"input": "a", "embedding_type": "binary"}), "embedding_type: found \"binary\", expected float"),
+        (json!({"input": "a", "normalized": false}), "normalized: found false, expected true"),
+    ] {
+        post(body).refused(400, wanted);
+    }
+    let vector = |body: Value| numbers(&post(body).json()["data"][0]["embedding"]);
+    let plain = vector(json!({"messages": [message("user")]}));
+    let unchanged = json!({
+        "input": "a dog", "task": null, "late_chunking": false, "embedding_type": "float", "user": "me",
+        "truncate_prompt_tokens": null,
+    });
+    assert_close(&vector(unchanged), &plain);
+    let unit = embedded(&folder.join("words"), &["--text", "a dog", "--normalize"], folder);
+    assert_close(&vector(json!({"input": "a dog", "normalized": true})), &unit);
 }
 
 /// A copy of a model of the test fixtures whose texts begin with another prompt where none is asked for.
@@ -156,6 +236,18 @@ fn texts_begin_with_the_prompt_that_is_asked_for_or_with_the_default_one() {
         let tokens = |more: Value| post("/embed_all", more).json()[0].as_array().unwrap().len();
         assert_eq!(tokens(json!({})), tokens(json!({"prompt_name": "query"})));
         assert!(tokens(json!({})) > tokens(json!({"prompt_name": "document"})));
+        let cosine = |parameters: Value| {
+            let inputs = json!({"source_sentence": "the quick fox", "sentences": ["a dog"]});
+            numbers(&post("/similarity", json!({"inputs": inputs, "parameters": parameters})).json())[0]
+        };
+        for (parameters, expected) in [(json!({}), &query), (json!({"prompt_name": "document"}), &document)] {
+            let mut other = parameters.clone();
+            other["inputs"] = json!("a dog");
+            let other = vector(other);
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let expected = dot(expected, &other) / (dot(expected, expected) * dot(&other, &other)).sqrt();
+            assert_close(&[cosine(parameters)], &[expected]);
+        }
         // A prompt takes its part of the model's length.
         let long = json!({"inputs": "fox ".repeat(300), "truncate": false, "prompt_name": "document"});
         post("/embed", long).refused_by_tei(413, "Validation", "tokens");

@@ -44,6 +44,9 @@ fn images_are_captioned_and_questions_answered_as_by_the_commands() {
     server.post("/answer", &json!({"model": "vqa", "question": "the"})).refused(400, "image: found none");
     server.post("/caption", &json!({"model": "caption", "image": "bm90IGFuIGltYWdl"})).refused(400, "image");
     server.post("/caption", &json!({"model": "vilt", "image": picture})).refused(400, "expected one that captions");
+    let unknown = "unknown field `max_tokens`";
+    server.post("/caption", &json!({"image": picture, "max_tokens": 5})).refused(400, unknown);
+    server.post("/answer", &json!({"image": picture, "question": "a", "max_tokens": 5})).refused(400, unknown);
 }
 
 #[test]
@@ -92,7 +95,30 @@ fn a_conversation_is_continued_at_once_or_in_parts() {
     refused(json!({"messages": [{"role": "robot", "content": "a"}]}), 400, "messages[0].role");
     refused(json!({"tools": [{}]}), 400, "tools");
     refused(json!({"messages": 3}), 400, "messages");
-    refused(json!({"presence_penalty": 0.5}), 400, "presence_penalty");
+    for (name, value) in [
+        ("presence_penalty", json!(0.5)),
+        ("frequency_penalty", json!(-1)),
+        ("logit_bias", json!({"7": 1})),
+        ("functions", json!([{"name": "a"}])),
+        ("function_call", json!({"name": "a"})),
+        ("logprobs", json!(true)),
+        ("top_logprobs", json!(3)),
+        ("min_p", json!(0.1)),
+        ("min_tokens", json!(2)),
+        ("stop_token_ids", json!([1])),
+        ("ignore_eos", json!(true)),
+        ("guided_json", json!({})),
+        ("guided_regex", json!("a+")),
+        ("guided_choice", json!(["a"])),
+        ("guided_grammar", json!("root ::= \"a\"")),
+    ] {
+        refused(json!({name: value}), 400, &format!("{name}: found {value}, expected"));
+    }
+    let unchanged = json!({
+        "temperature": 0, "tools": [], "functions": null, "function_call": "none", "logprobs": false, "min_p": 0.0,
+        "presence_penalty": 0, "logit_bias": {}, "ignore_eos": false, "user": "me", "metadata": {"a": "b"}, "store": true,
+    });
+    assert_eq!(server.post("/v1/chat/completions", &body(unchanged)).json()["choices"], whole["choices"]);
     let long = json!([{"role": "user", "content": "the quick ".repeat(3000)}]);
     refused(json!({"messages": long}), 400, "positions");
     refused(json!({"messages": long, "stream": true}), 400, "positions");
@@ -111,7 +137,7 @@ fn batches(server: &Server) -> (f64, f64) {
 }
 
 /// Asks for the transcript of a file.
-fn post_speech(server: &Server, fields: &[(&str, &str)], file: &[u8]) -> Answer {
+pub fn post_speech(server: &Server, fields: &[(&str, &str)], file: &[u8]) -> Answer {
     let mut body = Vec::new();
     for (name, value) in fields {
         body.extend(format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
@@ -237,6 +263,13 @@ fn speech_is_transcribed_in_every_format() {
     post(&[("response_format", "xml")], &file).refused(400, "response_format");
     post(&[("prompt", "names")], &file).refused(400, "prompt");
     post(&[("timestamp_granularities[]", "word")], &file).refused(400, "timestamp_granularities[]");
+    post(&[("timestamp_granularities", "word")], &file).refused(400, "timestamp_granularities: found word");
+    post(&[("chunking_strategy", "auto")], &file).refused(400, "chunking_strategy: found a field that is not known");
+    for yes in ["true", "True", "1"] {
+        post(&[("stream", yes)], &file).refused(400, &format!("stream: found {yes}, expected false"));
+    }
+    let unchanged = [("model", "whisper"), ("stream", "False"), ("prompt", ""), ("user", "me")];
+    assert_eq!(post(&unchanged, &file).json()["text"], expected);
     post(&[], b"").refused(400, "file: found no bytes");
     post(&[], b"not audio").refused(400, "file");
     let empty = {

@@ -4,10 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clients;
 mod docs;
 mod embeddings;
 mod generation;
 mod limits;
+mod load;
 mod mcp;
 mod memory;
 mod predict;

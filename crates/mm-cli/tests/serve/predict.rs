@@ -81,11 +81,10 @@ fn rows_are_predicted_as_the_program_does_without_files_of_the_server() {
     // Texts in the form of text-embeddings-inference.
     let one = server.post("/predict", &json!({"inputs": "an awful day"})).json();
     assert_eq!((one.as_array().unwrap().len(), &one[0]["label"]), (2, &json!("sad")), "{one}");
-    let several = server.post("/predict", &json!({"inputs": [["superb"], "awful"]})).json();
+    let several = server.post("/predict", &json!({"inputs": [["superb"], ["awful"]]})).json();
     assert_eq!([&several[0][0]["label"], &several[1][0]["label"]], ["glad", "sad"], "{several}");
-    let pair = server.post("/predict", &json!({"inputs": [["a", "b"]]}));
-    assert_eq!(pair.status, 422, "{}", pair.text);
-    assert!(pair.text.contains("an item of 2 texts"), "{}", pair.text);
+    let whole = server.post("/predict", &json!({"inputs": "superb", "truncate": false}));
+    whole.refused_by_tei(422, "Validation", "truncate: found false, expected true");
 }
 
 #[test]
@@ -115,7 +114,7 @@ fn a_checkpoint_with_a_classifier_answers_for_texts_on_both_routes() {
     // Without a name, the first that classifies texts; as `mm classify`.
     let answer = server.post("/classify", &json!({"text": ["a dog", "the quick fox"]})).json();
     assert_eq!(answer["model"], "mood");
-    let several = server.post("/predict", &json!({"inputs": ["a dog", ["the quick fox"]]})).json();
+    let several = server.post("/predict", &json!({"inputs": [["a dog"], ["the quick fox"]]})).json();
     let raw = server.post("/predict", &json!({"inputs": "a dog", "raw_scores": true})).json();
     assert_eq!(several.as_array().unwrap().len(), 2, "{several}");
     for (index, line) in expected.iter().enumerate() {
@@ -143,4 +142,35 @@ fn a_checkpoint_with_a_classifier_answers_for_texts_on_both_routes() {
     server.post("/classify", &json!({"text": "a", "candidates": ["dog"]})).refused(400, "labels for texts");
     server.post("/classify", &json!({"text": "a", "image": "b"})).refused(400, "several modalities");
     server.post("/classify", &json!({"text": " "})).refused(400, "an empty text");
+    server.post("/classify", &json!({"text": "a", "k": 0})).refused(400, "k: found 0, expected at least 1");
+    server.post("/classify", &json!({"text": "a", "templates": ["the {}"]})).refused(400, "templates: found 1 without");
+    server.post("/classify", &json!({"text": "a", "candidate": ["b"]})).refused(400, "unknown field `candidate`");
+}
+
+#[test]
+fn texts_to_be_classified_are_read_as_text_embeddings_inference_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mood = model("mood", "mm-repr", "families/distilbert-classifier");
+    let server = Server::start(&["--model", &mood], folder.path(), &[]);
+    let post = |body: Value| server.post("/predict", &body);
+    // A list of one text is that text; lists in a list are several.
+    let one = post(json!({"inputs": "a dog"})).json();
+    assert_eq!(one, post(json!({"inputs": ["a dog"]})).json());
+    assert_eq!(json!([one]), post(json!({"inputs": [["a dog"]]})).json());
+    let long = "a dog ".repeat(100);
+    assert_eq!(post(json!({"inputs": [["a"], [long]]})).json().as_array().unwrap().len(), 2);
+    let several = "[[\"a\"], [\"b\"]]";
+    for (body, status, wanted) in [
+        (json!({"inputs": ["a", "b"]}), 422, "inputs: found a pair of texts"),
+        (json!({"inputs": ["a", "b"]}), 422, several),
+        (json!({"inputs": [["a"], ["a", "b"]]}), 422, "inputs[1]: found a pair of texts"),
+        (json!({"inputs": ["a", "b", "c"]}), 422, "inputs: found 3 texts in one list"),
+        (json!({"inputs": []}), 422, "inputs: found no text"),
+        (json!({"inputs": ["a", ["b"]]}), 422, several),
+        (json!({"inputs": [["a"], [long]], "truncate": false}), 413, "inputs[1]: found a longer text"),
+        (json!({"inputs": "a", "truncation_direction": "left"}), 422, "truncation_direction: found left"),
+        (json!({"inputs": "a", "prompt_name": "query"}), 422, "prompt_name: found \"query\""),
+    ] {
+        post(body).refused_by_tei(status, "Validation", wanted);
+    }
 }

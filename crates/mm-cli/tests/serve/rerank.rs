@@ -134,7 +134,10 @@ fn relevances_and_classes_are_computed_together() {
         let body = json!({"query": "a dog", "texts": texts(n), "raw_scores": true, "model": "ranker"});
         server.post("/rerank", &body).json()
     };
-    let classify = |n: usize| server.post("/predict", &json!({"inputs": texts(n), "raw_scores": true})).json();
+    let classify = |n: usize| {
+        let inputs: Vec<[String; 1]> = texts(n).into_iter().map(|text| [text]).collect();
+        server.post("/predict", &json!({"inputs": inputs, "raw_scores": true})).json()
+    };
     let alone: Vec<[Value; 2]> = (0..REQUESTS).map(|n| [rank(n), classify(n)]).collect();
     let rows = |model: &str| {
         let metrics = server.get("/metrics").text;

@@ -13,6 +13,8 @@ pub(crate) enum Output {
     /// Its vector. `skipped` is the number of tokens of a prompt that the model does not pool; those of its default
     /// prompt when absent.
     Embedding { skipped: Option<i64> },
+    /// The vectors of its positions, one after the other.
+    Features,
     /// The scores of the model's own classes, before softmax or sigmoid.
     Classes,
     /// The score of a query and a text, before the sigmoid.

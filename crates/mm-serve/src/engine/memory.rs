@@ -85,18 +85,17 @@ const WEIGHTS: [&str; 5] = ["safetensors", "bin", "pth", "pt", "gguf"];
 
 /// Bytes of the weights in a folder and its subfolders, without those from which training continues.
 pub(super) fn weight_bytes(folder: &Path) -> u64 {
-    weight_files(folder, 0).map(|(_, length)| length).sum()
+    model_files(folder, 0, |path| has_extension(path, &WEIGHTS)).map(|(_, metadata)| metadata.len()).sum()
 }
 
-/// The files of weights and of settings in a folder, as far as they tell whether a model has changed.
+/// Extensions of files of settings and tokenizers.
+const SETTINGS: [&str; 5] = ["json", "toml", "txt", "model", "jinja"];
+
+/// The files of weights, settings and tokenizers in a folder, which tell whether a model has changed.
 pub(super) fn stamp(folder: &Path) -> Vec<(std::path::PathBuf, u64, Option<std::time::SystemTime>)> {
-    let files = weight_files(folder, 0).map(|(path, _)| path);
-    let files = files.chain(["config.toml", "config.json", "ensemble.json"].map(|name| folder.join(name)));
-    let mut stamps: Vec<_> = files
-        .filter_map(|path| {
-            let metadata = std::fs::metadata(&path).ok()?;
-            Some((path, metadata.len(), metadata.modified().ok()))
-        })
+    let of_model = |path: &Path| has_extension(path, &WEIGHTS) || has_extension(path, &SETTINGS);
+    let mut stamps: Vec<_> = model_files(folder, 0, of_model)
+        .map(|(path, metadata)| (path, metadata.len(), metadata.modified().ok()))
         .collect();
     stamps.sort();
     stamps
@@ -105,18 +104,26 @@ pub(super) fn stamp(folder: &Path) -> Vec<(std::path::PathBuf, u64, Option<std::
 /// Deepest subfolder that is looked into: members of an ensemble, weights of a run that fine-tuned a model.
 const MAX_DEPTH: usize = 2;
 
-fn weight_files(folder: &Path, depth: usize) -> Box<dyn Iterator<Item = (std::path::PathBuf, u64)>> {
+fn has_extension(path: &Path, known: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| known.iter().any(|known| extension == *known))
+}
+
+/// Files that are `wanted`, without weights from which training continues.
+fn model_files(
+    folder: &Path,
+    depth: usize,
+    wanted: impl Fn(&Path) -> bool + Copy + 'static,
+) -> Box<dyn Iterator<Item = (std::path::PathBuf, std::fs::Metadata)>> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     Box::new(entries.flat_map(move |entry| -> Box<dyn Iterator<Item = _>> {
         let path = entry.path();
         // Links of the hub's cache lead to the files.
         let Ok(metadata) = std::fs::metadata(&path) else { return Box::new(std::iter::empty()) };
         if metadata.is_dir() && depth < MAX_DEPTH {
-            return weight_files(&path, depth + 1);
+            return model_files(&path, depth + 1, wanted);
         }
-        let is_weights = path.extension().is_some_and(|e| WEIGHTS.iter().any(|known| e == *known));
         let is_last = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("last"));
-        Box::new((metadata.is_file() && is_weights && !is_last).then_some((path, metadata.len())).into_iter())
+        Box::new((metadata.is_file() && wanted(&path) && !is_last).then_some((path, metadata)).into_iter())
     }))
 }
 
@@ -175,7 +182,10 @@ mod tests {
         let before = stamp(folder.path());
         std::fs::write(folder.path().join("log.jsonl"), [0; 10]).unwrap();
         assert_eq!(stamp(folder.path()), before);
-        std::fs::write(folder.path().join("best.safetensors"), [0; 6]).unwrap();
-        assert_ne!(stamp(folder.path()), before);
+        for name in ["best.safetensors", "tokenizer.json"] {
+            let before = stamp(folder.path());
+            std::fs::write(folder.path().join(name), [0; 6]).unwrap();
+            assert_ne!(stamp(folder.path()), before);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::job::Output;
 use crate::error::ApiError;
-use mm_core::{Modality, Tensor};
+use mm_core::{Device, Modality, Tensor};
 use mm_reason::Pipeline;
 use mm_repr::{Classes, LoadOptions, Pretrained};
 use mm_tasks::{
@@ -173,16 +173,26 @@ impl LoadedModel {
         modality: &Modality,
         samples: &[Tensor],
         output: Output,
-    ) -> Result<Tensor, ApiError> {
+    ) -> Result<Vec<Vec<f32>>, ApiError> {
         let encoder = || self.encoder().ok_or_else(|| ApiError::internal("a run was asked for what checkpoints give"));
-        Ok(match output {
+        let rows = match output {
+            Output::Features => {
+                let found = "a run, which has one vector for a text";
+                let encoder =
+                    self.encoder().ok_or_else(|| ApiError::invalid("model", found, "a pretrained encoder"))?;
+                let features = encoder.features_of_samples(modality, samples)?;
+                return Ok(features.iter().map(Tensor::to_vec).collect::<mm_core::Result<_>>()?);
+            }
             Output::Embedding { skipped: None } => self.embedder()?.embed_samples(modality, samples, None)?,
             Output::Embedding { skipped: Some(skipped) } => {
                 encoder()?.embed_samples_after(modality, samples, skipped)?
             }
             Output::Classes => encoder()?.logits_of_samples(modality, samples)?,
             Output::Relevance => encoder()?.pair_logits(samples)?,
-        })
+        };
+        let rows = rows.to_device(Device::Cpu)?;
+        let size = rows.size(-1)?.max(1) as usize;
+        Ok(rows.to_vec::<f32>()?.chunks(size).map(<[f32]>::to_vec).collect())
     }
 
     /// As a checkpoint that embeds, classifies or reranks.

@@ -20,6 +20,7 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 /// The models of a server.
@@ -157,13 +158,22 @@ impl ModelPool {
         loaded.find(|(_, info)| info.fingerprint.as_deref() == Some(fingerprint))
     }
 
-    /// Takes no more work; what waits is still done. Returns once it is.
-    pub(crate) fn close(&self) {
+    /// Takes no more work; what somebody waits for is still done. Returns whether all threads have ended within a time.
+    pub(crate) fn close(&self, time: Duration) -> bool {
+        const PAUSE: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + time;
         self.is_closed.store(true, Ordering::Relaxed);
         self.models.iter().for_each(|model| model.queue.close());
         let threads = self.threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
+        while !threads.iter().all(JoinHandle::is_finished) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
         // A model's panic is caught where it happens.
         threads.into_iter().for_each(|thread| drop(thread.join()));
+        true
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     Error,
     error::{ApiError, Kind},
 };
-use mm_core::{Device, Modality, Processor, Tensor, describe_error};
+use mm_core::{Modality, Processor, Tensor, describe_error};
 use mm_tasks::TaskContext;
 use std::{
     collections::BTreeMap,
@@ -130,12 +130,12 @@ impl Worker<'_> {
         let model = LoadedModel::load(self.folder, &TaskContext { encoders, tasks, device: *device })?;
         let mut info = describe(&self.handle.name, &model)?;
         match self.handle.loaded() {
-            Some(before) if before.fingerprint.is_some() && before.fingerprint == info.fingerprint => {}
-            before => {
-                info.generation = before.map_or(0, |before| before.generation + 1);
-                self.handle.set_info(info);
+            Some(before) if before.fingerprint.is_some() && before.fingerprint == info.fingerprint => {
+                info.generation = before.generation;
             }
+            before => info.generation = before.map_or(0, |before| before.generation + 1),
         }
+        self.handle.set_info(info);
         Ok(model)
     }
 
@@ -226,10 +226,9 @@ fn encode(model: &LoadedModel, jobs: Vec<EncodeJob>, name: &str) {
     let all: Vec<Tensor> = jobs.iter().flat_map(|(_, samples)| samples.iter().cloned()).collect();
     metrics::histogram!("mm_batch_rows", "model" => name.to_owned()).record(all.len() as f64);
     let (modality, output) = (&jobs[0].0.modality, jobs[0].0.output);
-    let compute = |samples: &[Tensor]| -> Result<Vec<Vec<f32>>, ApiError> {
-        let rows = model.encode_samples(modality, samples, output)?.to_device(Device::Cpu)?;
-        let size = rows.size(-1)?.max(1) as usize;
-        Ok(rows.to_vec::<f32>()?.chunks(size).map(<[f32]>::to_vec).collect())
+    let compute = |samples: &[Tensor]| {
+        let computed = catch_unwind(AssertUnwindSafe(|| model.encode_samples(modality, samples, output)));
+        computed.unwrap_or_else(|_| Err(ApiError::internal(format!("model {name}: a computation panicked"))))
     };
     match compute(&all) {
         Ok(rows) => {

@@ -152,6 +152,30 @@ pub enum FetchError {
         /// The time that all hops may take together.
         limit: Duration,
     },
+    /// The request has too many URLs.
+    #[error("found more than {limit} URLs in the request, expected at most that (limits.max_urls)")]
+    RequestUrls {
+        /// The most that are fetched for one request.
+        limit: usize,
+    },
+    /// The files of the request are too large together.
+    #[error(
+        "found more than {limit} bytes in the files of the request, expected at most that (limits.max_url_bytes); \
+         divide the request"
+    )]
+    RequestBytes {
+        /// The most that is read for one request.
+        limit: u64,
+    },
+    /// The files of the request took too long together.
+    #[error(
+        "the files of the request were not complete after {} s, expected less (limits.url_seconds); divide the request",
+        .limit.as_secs_f64()
+    )]
+    RequestTime {
+        /// The time that all files of one request may take.
+        limit: Duration,
+    },
     /// The file is not one that models take.
     #[error(
         "found a file of another type, expected JPEG, PNG, GIF, WebP, BMP, TIFF, SVG, WAV, MP3, Ogg, FLAC, MP4, WebM \
@@ -161,6 +185,19 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// What went wrong, whether or not it was after redirects.
+    pub(super) fn cause(&self) -> &Self {
+        match self {
+            Self::Redirected { error, .. } => error.cause(),
+            error => error,
+        }
+    }
+
+    /// Whether a limit on all files of the request together is exceeded.
+    pub fn is_of_request(&self) -> bool {
+        matches!(self, Self::RequestUrls { .. } | Self::RequestBytes { .. } | Self::RequestTime { .. })
+    }
+
     /// This error, as one that happened after some redirects.
     pub(super) fn after(self, hops: usize) -> Self {
         if hops == 0 { self } else { Self::Redirected { hops, error: Box::new(self) } }

@@ -71,6 +71,24 @@ pub struct Fetcher {
     tls: Tls,
 }
 
+/// What is left to one file.
+struct Bounds {
+    limits: FetchLimits,
+    start: Instant,
+}
+
+impl Bounds {
+    /// The time that is left.
+    fn remaining(&self) -> Result<Duration, FetchError> {
+        let left = self.limits.time.saturating_sub(self.start.elapsed());
+        if left.is_zero() { Err(self.timeout()) } else { Ok(left) }
+    }
+
+    fn timeout(&self) -> FetchError {
+        FetchError::Timeout { limit: self.limits.time }
+    }
+}
+
 /// What a hop led to.
 enum Answer {
     File(Fetched),
@@ -95,33 +113,48 @@ impl Fetcher {
         Self { policy, lookup, ..Self::new(allowed, limits) }
     }
 
+    /// The limits of one file.
+    pub fn limits(&self) -> FetchLimits {
+        self.limits
+    }
+
     /// Fetches the image, audio or video file at a URL.
     ///
     /// # Errors
     ///
     /// When the URL, an address of its host, or the answer is not accepted: see [`FetchError`].
+    #[cfg(test)]
     pub fn fetch(&self, url: &str) -> Result<Fetched, FetchError> {
+        self.fetch_within(url, self.limits)
+    }
+
+    /// Fetches the image, audio or video file at a URL within limits of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the URL, an address of its host, or the answer is not accepted: see [`FetchError`].
+    pub fn fetch_within(&self, url: &str, limits: FetchLimits) -> Result<Fetched, FetchError> {
         if self.allowed.is_empty() {
             return Err(FetchError::NothingAllowed);
         }
-        let start = Instant::now();
+        let bounds = Bounds { limits, start: Instant::now() };
         let mut next = url.to_owned();
-        for hop in 0..=self.limits.redirects {
-            match self.hop(&next, start).map_err(|e| e.after(hop))? {
+        for hop in 0..=limits.redirects {
+            match self.hop(&next, &bounds).map_err(|e| e.after(hop))? {
                 Answer::File(fetched) => return Ok(fetched),
                 Answer::Redirect(location) => next = location,
             }
         }
-        Err(FetchError::TooManyRedirects { limit: self.limits.redirects })
+        Err(FetchError::TooManyRedirects { limit: limits.redirects })
     }
 
     /// One request, with all checks before it.
-    fn hop(&self, url: &str, start: Instant) -> Result<Answer, FetchError> {
+    fn hop(&self, url: &str, bounds: &Bounds) -> Result<Answer, FetchError> {
         let target = self.check(url)?;
-        let address = self.resolve(&target, start)?;
-        let response = self.request(&target, address, start)?;
+        let address = self.resolve(&target, bounds)?;
+        let response = self.request(&target, address, bounds)?;
         match response.status().as_u16() {
-            200 => self.read(&target, response, start).map(Answer::File),
+            200 => read(&target, response, bounds).map(Answer::File),
             status @ (301 | 302 | 303 | 307 | 308) => {
                 let location = response.headers().get(header::LOCATION).ok_or(FetchError::Location { status })?;
                 target.join(location.as_bytes(), status).map(Answer::Redirect)
@@ -143,10 +176,10 @@ impl Fetcher {
     }
 
     /// The address to dial: the first of the host's, which all have to be public.
-    fn resolve(&self, target: &Target, start: Instant) -> Result<SocketAddr, FetchError> {
+    fn resolve(&self, target: &Target, bounds: &Bounds) -> Result<SocketAddr, FetchError> {
         let host = || target.host.clone();
-        let found = self.lookup.lookup(&target.host, self.remaining(start)?).map_err(|e| match e.kind() {
-            ErrorKind::TimedOut => self.timeout(),
+        let found = self.lookup.lookup(&target.host, bounds.remaining()?).map_err(|e| match e.kind() {
+            ErrorKind::TimedOut => bounds.timeout(),
             _ => FetchError::Unresolved { host: host() },
         })?;
         let first = *found.first().ok_or_else(|| FetchError::Unresolved { host: host() })?;
@@ -156,85 +189,72 @@ impl Fetcher {
         Ok(SocketAddr::new(first, target.port))
     }
 
-    fn request(&self, target: &Target, address: SocketAddr, start: Instant) -> Result<Response<Body>, FetchError> {
-        let request = agent(address, &self.tls, self.remaining(start)?).get(target.url.as_str());
-        request.header(header::CONNECTION, "close").call().map_err(|e| self.describe(e, target))
+    fn request(&self, target: &Target, address: SocketAddr, bounds: &Bounds) -> Result<Response<Body>, FetchError> {
+        let request = agent(address, &self.tls, bounds.remaining()?).get(target.url.as_str());
+        request.header(header::CONNECTION, "close").call().map_err(|e| describe(e, target, bounds))
     }
+}
 
-    /// The file of an answer with status 200.
-    fn read(&self, target: &Target, response: Response<Body>, start: Instant) -> Result<Fetched, FetchError> {
-        let headers = response.headers();
-        if headers
-            .get_all(header::CONTENT_ENCODING)
-            .iter()
-            .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-        {
-            return Err(FetchError::Encoded);
-        }
-        let content_type = content_type(headers);
-        let stated = response.body().content_length();
-        if stated.is_some_and(|length| length > self.limits.bytes) {
-            return Err(FetchError::TooLarge { found: stated, limit: self.limits.bytes });
-        }
-        let (bytes, mime) = self.read_body(target, response.into_body(), stated, start)?;
-        Ok(Fetched { bytes, mime, content_type, url: target.url.to_string() })
+/// The file of an answer with status 200.
+fn read(target: &Target, response: Response<Body>, bounds: &Bounds) -> Result<Fetched, FetchError> {
+    let (headers, limit) = (response.headers(), bounds.limits.bytes);
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(FetchError::Encoded);
     }
+    let content_type = content_type(headers);
+    let stated = response.body().content_length();
+    if stated.is_some_and(|length| length > limit) {
+        return Err(FetchError::TooLarge { found: stated, limit });
+    }
+    let (bytes, mime) = read_body(target, response.into_body(), stated, bounds)?;
+    Ok(Fetched { bytes, mime, content_type, url: target.url.to_string() })
+}
 
-    fn read_body(
-        &self,
-        target: &Target,
-        body: Body,
-        stated: Option<u64>,
-        start: Instant,
-    ) -> Result<(Vec<u8>, &'static str), FetchError> {
-        // One byte more than allowed shows that there are more.
-        let mut body = body.into_reader().take(self.limits.bytes.saturating_add(1));
-        let (mut bytes, mut buffer, mut mime) = (Vec::new(), vec![0; 64 << 10], None);
-        loop {
-            self.remaining(start)?;
-            let count = body.read(&mut buffer).map_err(|e| match e.kind() {
-                ErrorKind::UnexpectedEof => FetchError::Truncated { received: bytes.len() as u64, stated },
-                _ => self.describe(ureq::Error::from(e), target),
-            })?;
-            bytes.extend_from_slice(&buffer[..count]);
-            if bytes.len() as u64 > self.limits.bytes {
-                return Err(FetchError::TooLarge { found: None, limit: self.limits.bytes });
-            }
-            // Decided as early as possible: the rest of another file is not read.
-            if mime.is_none() && (count == 0 || bytes.len() >= SNIFF_BYTES) {
-                mime = Some(sniff(&bytes).ok_or(FetchError::FileType)?);
-            }
-            if let (0, Some(mime)) = (count, mime) {
-                return Ok((bytes, mime));
-            }
+fn read_body(
+    target: &Target,
+    body: Body,
+    stated: Option<u64>,
+    bounds: &Bounds,
+) -> Result<(Vec<u8>, &'static str), FetchError> {
+    let limit = bounds.limits.bytes;
+    // One byte more than allowed shows that there are more.
+    let mut body = body.into_reader().take(limit.saturating_add(1));
+    let (mut bytes, mut buffer, mut mime) = (Vec::new(), vec![0; 64 << 10], None);
+    loop {
+        bounds.remaining()?;
+        let count = body.read(&mut buffer).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => FetchError::Truncated { received: bytes.len() as u64, stated },
+            _ => describe(ureq::Error::from(e), target, bounds),
+        })?;
+        bytes.extend_from_slice(&buffer[..count]);
+        if bytes.len() as u64 > limit {
+            return Err(FetchError::TooLarge { found: None, limit });
+        }
+        // Decided as early as possible: the rest of another file is not read.
+        if mime.is_none() && (count == 0 || bytes.len() >= SNIFF_BYTES) {
+            mime = Some(sniff(&bytes).ok_or(FetchError::FileType)?);
+        }
+        if let (0, Some(mime)) = (count, mime) {
+            return Ok((bytes, mime));
         }
     }
+}
 
-    /// The time that is left.
-    fn remaining(&self, start: Instant) -> Result<Duration, FetchError> {
-        let left = self.limits.time.saturating_sub(start.elapsed());
-        if left.is_zero() { Err(self.timeout()) } else { Ok(left) }
-    }
-
-    fn timeout(&self) -> FetchError {
-        FetchError::Timeout { limit: self.limits.time }
-    }
-
-    /// An error of the HTTP client in words of this crate: its own may quote the answer.
-    fn describe(&self, error: ureq::Error, target: &Target) -> FetchError {
-        let host = target.host.clone();
-        match error {
-            ureq::Error::Timeout(_) => self.timeout(),
-            ureq::Error::LargeResponseHeader(..) => FetchError::HeaderSize { limit: HEADER_BYTES },
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => FetchError::Tls { host },
-            ureq::Error::Io(e) if e.kind() == ErrorKind::InvalidData => FetchError::Tls { host },
-            ureq::Error::Io(e) if e.kind() == ErrorKind::TimedOut => self.timeout(),
-            ureq::Error::Io(e) => FetchError::Connection { host, reason: e.kind().to_string() },
-            ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
-                FetchError::Url { reason: "it has characters that cannot be requested".to_owned() }
-            }
-            _ => FetchError::Protocol { host },
+/// An error of the HTTP client in words of this crate: its own may quote the answer.
+fn describe(error: ureq::Error, target: &Target, bounds: &Bounds) -> FetchError {
+    let host = target.host.clone();
+    match error {
+        ureq::Error::Timeout(_) => bounds.timeout(),
+        ureq::Error::LargeResponseHeader(..) => FetchError::HeaderSize { limit: HEADER_BYTES },
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => FetchError::Tls { host },
+        ureq::Error::Io(e) if e.kind() == ErrorKind::InvalidData => FetchError::Tls { host },
+        ureq::Error::Io(e) if e.kind() == ErrorKind::TimedOut => bounds.timeout(),
+        ureq::Error::Io(e) => FetchError::Connection { host, reason: e.kind().to_string() },
+        ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
+            FetchError::Url { reason: "it has characters that cannot be requested".to_owned() }
         }
+        _ => FetchError::Protocol { host },
     }
 }
 

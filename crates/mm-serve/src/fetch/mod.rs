@@ -9,8 +9,11 @@
 //! 3. one of those addresses is dialled, and no other (`dial`);
 //! 4. the answer: status 200, not compressed, within the size and the time, an image, audio or video file by its first
 //!    bytes (`fetcher`, `sniff`).
+//!
+//! All files of a request have limits together (`budget`).
 
 mod address;
+mod budget;
 mod dial;
 mod domain;
 mod error;
@@ -20,5 +23,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+pub use budget::{FetchBudget, RequestLimits};
 pub use domain::AllowedDomain;
+pub use error::FetchError;
 pub use fetcher::{FetchLimits, Fetcher};

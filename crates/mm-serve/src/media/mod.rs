@@ -1,12 +1,21 @@
 //! Images, audio and video in requests: data URIs, base64, and URLs where the server allows them.
 
-use crate::{config::Limits, error::ApiError, state::AppState};
+mod recording;
+
+pub(crate) use recording::decode_recording;
+
+use crate::{
+    config::Limits,
+    error::ApiError,
+    fetch::{FetchBudget, RequestLimits},
+    state::AppState,
+};
 use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use mm_core::{EncodedFile, Modality, Source};
-use std::io::Cursor;
+use std::{io::Cursor, time::Duration};
 
 /// Standard base64, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -20,21 +29,42 @@ pub(crate) fn given([text, image, audio, video]: [&Option<String>; 4]) -> Vec<(M
     all.into_iter().filter_map(|(modality, value)| Some((modality, value.as_deref()?))).collect()
 }
 
-/// The source of a value of a request: text itself, or the bytes of a file.
+/// Reads the values of one request, whose files by URL have limits together.
+pub(crate) struct ValueReader<'a> {
+    state: &'a AppState,
+    budget: FetchBudget,
+}
+
+impl<'a> ValueReader<'a> {
+    /// A reader for one request.
+    pub(crate) fn new(state: &'a AppState) -> Self {
+        let Limits { max_urls, max_url_bytes, url_seconds, .. } = state.limits;
+        let time = Duration::from_secs(url_seconds);
+        let budget = FetchBudget::new(RequestLimits { urls: max_urls, bytes: max_url_bytes, time });
+        Self { state, budget }
+    }
+
+    /// The source of a value: text itself, or the bytes of a file.
+    pub(crate) async fn read(&mut self, modality: &Modality, value: &str, param: &str) -> Result<Source, ApiError> {
+        if *modality == Modality::TEXT {
+            if value.trim().is_empty() {
+                return Err(ApiError::invalid(param, "an empty text", "a text"));
+            }
+            return Ok(Source::Text(value.to_owned()));
+        }
+        let bytes = read_bytes(self, value, param).await?;
+        file_source(&self.state.limits, modality, bytes, param)
+    }
+}
+
+/// The source of the only value of a request that may be a file; see [`ValueReader`].
 pub(crate) async fn read_source(
     state: &AppState,
     modality: &Modality,
     value: &str,
     param: &str,
 ) -> Result<Source, ApiError> {
-    if *modality == Modality::TEXT {
-        if value.trim().is_empty() {
-            return Err(ApiError::invalid(param, "an empty text", "a text"));
-        }
-        return Ok(Source::Text(value.to_owned()));
-    }
-    let bytes = read_bytes(state, value, param).await?;
-    file_source(&state.limits, modality, bytes, param)
+    ValueReader::new(state).read(modality, value, param).await
 }
 
 /// The source of an uploaded file.
@@ -53,7 +83,7 @@ pub(crate) fn file_source(
     Ok(Source::Bytes(EncodedFile::in_memory(format!("{param} ({modality})"), bytes)))
 }
 
-async fn read_bytes(state: &AppState, value: &str, param: &str) -> Result<Vec<u8>, ApiError> {
+async fn read_bytes(reader: &mut ValueReader<'_>, value: &str, param: &str) -> Result<Vec<u8>, ApiError> {
     if let Some(rest) = strip_prefix_ignoring_case(value, "data:") {
         let expected = "data:TYPE;base64,DATA";
         let Some((header, data)) = rest.split_once(',') else {
@@ -67,7 +97,7 @@ async fn read_bytes(state: &AppState, value: &str, param: &str) -> Result<Vec<u8
     if let Some((scheme, _)) = value.get(..value.len().min(64)).and_then(|start| start.split_once("://")) {
         let url = value.to_owned();
         return match scheme.to_ascii_lowercase().as_str() {
-            "http" | "https" => state.urls.fetch(url, param).await,
+            "http" | "https" => reader.state.urls.fetch(url, param, &mut reader.budget).await,
             other => Err(ApiError::invalid(param, format!("a URL of scheme {other}"), "a data URI, or an http(s) URL")),
         };
     }

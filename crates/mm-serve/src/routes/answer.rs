@@ -23,6 +23,7 @@ const MAX_CANDIDATES: usize = 1000;
 
 /// A question about an image or a video.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AnswerRequest {
     /// An image: data URI, base64 or URL.
     #[serde(default)]

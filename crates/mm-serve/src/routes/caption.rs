@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 /// What is to be captioned.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CaptionRequest {
     /// An image: data URI, base64 or URL.
     #[serde(default)]

@@ -2,11 +2,11 @@
 
 use super::body::Body;
 use crate::{
-    embed::{check_count, embed},
+    embed::{Preparation, check_count, embed},
     encode,
     engine::{Capability, ModelHandle, ModelInfo, Output},
     error::ApiError,
-    media::read_source,
+    media::ValueReader,
     state::{AppState, Shared},
 };
 use axum::{Json, extract::State};
@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 
 /// Values to be classified: of one modality.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ClassifyRequest {
     /// Texts; not with candidates.
     #[serde(default)]
@@ -37,15 +38,51 @@ pub(crate) struct ClassifyRequest {
     /// Candidate labels, for models that embed text in the same space; the model's own classes when empty.
     #[serde(default)]
     candidates: Vec<String>,
-    /// Texts in which `{}` is replaced by each label; `a photo of a {}` when empty.
+    /// Texts in which `{}` is replaced by each label; `a photo of a {}` when empty. Only with candidates.
     #[serde(default)]
     templates: Vec<String>,
     /// Number of classes for each value.
     #[serde(default = "super::body::default_k")]
+    #[schema(minimum = 1)]
     k: usize,
     /// The model; the first that classifies so when absent.
     #[serde(default)]
     model: Option<String>,
+}
+
+impl ClassifyRequest {
+    /// The values, and their modality.
+    fn values(&self) -> Result<(Modality, &[String]), ApiError> {
+        let given = [
+            (Modality::TEXT, &self.text),
+            (Modality::IMAGE, &self.image),
+            (Modality::AUDIO, &self.audio),
+            (Modality::VIDEO, &self.video),
+        ]
+        .map(|(modality, values)| (modality, values.as_slice()));
+        let mut given = given.into_iter().filter(|(_, values)| !values.is_empty());
+        match (given.next(), given.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => Err(ApiError::invalid("image", "none", "texts, images, audio or video")),
+            _ => Err(ApiError::invalid("image", "several modalities", "one of text, image, audio and video")),
+        }
+    }
+
+    /// Refuses options that mean nothing with the others.
+    fn check(&self, modality: &Modality) -> Result<(), ApiError> {
+        if self.k == 0 {
+            return Err(ApiError::invalid("k", 0, "at least 1"));
+        }
+        if self.candidates.is_empty() && !self.templates.is_empty() {
+            let found = format!("{} without `candidates`", self.templates.len());
+            return Err(ApiError::invalid("templates", found, "none, or candidate labels to put into them"));
+        }
+        if !self.candidates.is_empty() && *modality == Modality::TEXT {
+            let expected = "images, audio or video; texts have the model's own classes";
+            return Err(ApiError::invalid("candidates", "labels for texts", expected));
+        }
+        Ok(())
+    }
 }
 
 /// A value, or a list of values.
@@ -106,31 +143,16 @@ pub(crate) async fn classify(
     State(state): State<Shared>,
     Body(request): Body<ClassifyRequest>,
 ) -> Result<Json<ClassifyResponse>, ApiError> {
+    let (modality, values) = request.values()?;
+    request.check(&modality)?;
     let zero_shot = !request.candidates.is_empty();
     let capability = if zero_shot { Capability::ZeroShot } else { Capability::Classify };
-    let given = [
-        (Modality::TEXT, &request.text),
-        (Modality::IMAGE, &request.image),
-        (Modality::AUDIO, &request.audio),
-        (Modality::VIDEO, &request.video),
-    ]
-    .map(|(modality, values)| (modality, values.as_slice()));
-    let mut given = given.into_iter().filter(|(_, values)| !values.is_empty());
-    let (modality, values) = match (given.next(), given.next()) {
-        (Some(one), None) => one,
-        (None, _) => return Err(ApiError::invalid("image", "none", "texts, images, audio or video")),
-        _ => return Err(ApiError::invalid("image", "several modalities", "one of text, image, audio and video")),
-    };
-    if zero_shot && modality == Modality::TEXT {
-        let expected = "images, audio or video; texts have the model's own classes";
-        return Err(ApiError::invalid("candidates", "labels for texts", expected));
-    }
     let (model, info) = state.pool.find_for(request.model.as_deref(), capability, std::slice::from_ref(&modality))?;
     check_count(&state, values.len())?;
     check_count(&state, request.candidates.len().max(1))?;
-    let mut sources = Vec::with_capacity(values.len());
+    let (mut reader, mut sources) = (ValueReader::new(&state), Vec::with_capacity(values.len()));
     for (index, value) in values.iter().enumerate() {
-        sources.push(read_source(&state, &modality, value, &format!("{modality}[{index}]")).await?);
+        sources.push(reader.read(&modality, value, &format!("{modality}[{index}]")).await?);
     }
     let ClassifyRequest { candidates, templates, k, .. } = request;
     let classes = if zero_shot {
@@ -138,7 +160,7 @@ pub(crate) async fn classify(
         let templates = if templates.is_empty() { &default[..] } else { &templates };
         by_candidates(&state, (model, &info), (&modality, sources), &candidates, templates).await?
     } else {
-        by_own_classes(&state, (model, &info), &modality, sources).await?
+        by_own_classes(&state, (model, &info), (&modality, sources), (modality.name(), true)).await?
     };
     let score = |(class, rank): (mm_repr::ClassScore, usize)| ClassScore {
         rank,
@@ -154,16 +176,17 @@ pub(crate) async fn classify(
     Ok(Json(ClassifyResponse { data, model: info.name.clone() }))
 }
 
-/// The model's own classes of values of a modality, the most probable first.
+/// The model's own classes of values of a modality, the most probable first; errors name `field`. Longer values than the
+/// model takes are refused unless `truncates`.
 pub(super) async fn by_own_classes(
     state: &AppState,
     (model, info): (&ModelHandle, &ModelInfo),
-    modality: &Modality,
-    sources: Vec<Source>,
+    (modality, sources): (&Modality, Vec<Source>),
+    (field, truncates): (&str, bool),
 ) -> Result<Vec<Vec<mm_repr::ClassScore>>, ApiError> {
-    let (processor, of) = (info.processor(modality)?.clone(), modality.clone());
+    let (processor, of, field) = (info.processor(modality)?.clone(), modality.clone(), field.to_owned());
     let sources = sources.into_iter().enumerate().collect();
-    let samples = state.decode(move || encode::process(&processor, sources, &of, of.name())).await?;
+    let samples = state.decode(move || encode::process(&processor, sources, (&of, truncates), &field)).await?;
     let pending = encode::submit(model, info.generation, (modality, Output::Classes), samples)?;
     Ok(encode::rows(pending).await?.iter().map(|logits| info.classes.rank(logits)).collect())
 }
@@ -184,9 +207,9 @@ async fn by_candidates(
         return Err(ApiError::too_large("candidates", found, format!("at most {max} texts")));
     }
     let texts = prompts.into_iter().map(|prompt| (Modality::TEXT, Source::Text(prompt))).collect();
-    let texts = embed(state, model, info, texts, None).await?.vectors;
+    let texts = embed(state, (model, info), texts, Preparation::of("candidates")).await?.vectors;
     let values = sources.into_iter().map(|source| (modality.clone(), source)).collect();
-    let values = embed(state, model, info, values, None).await?.vectors;
+    let values = embed(state, (model, info), values, Preparation::of(modality.name())).await?.vectors;
     let candidates = CandidateLabels::new(labels, &matrix(&texts)?)?;
     Ok(candidates.rank(head, &matrix(&values)?)?)
 }

@@ -1,23 +1,33 @@
 //! What every request passes through: its id and log line, the page that it is of, its key, and its place among the
 //! requests that are worked on.
 
-use super::{origin, tei};
+use super::{
+    body::{in_time, rejected},
+    origin, tei,
+};
 use crate::{
-    error::{ApiError, Kind},
+    error::{ApiError, Fault, Kind},
     state::Shared,
 };
 use axum::{
-    extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, header::AUTHORIZATION},
+    body::{Body, Bytes, to_bytes},
+    extract::{FromRequest, MatchedPath, Request, State},
+    http::{
+        HeaderName, HeaderValue, Method,
+        header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH},
+    },
     middleware::Next,
     response::Response,
 };
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -27,26 +37,39 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Routes that need no key: probes, the page and the description of the routes.
 const OPEN: [&str; 5] = ["/", "/health", "/ready", "/docs", "/openapi.json"];
 
-/// The place of a request among those that are worked on; a stream keeps it until its end.
+/// The place of a request among those that are worked on, and that of its body; a stream keeps them until its end.
 #[derive(Clone)]
-pub(super) struct Permit(#[allow(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+pub(super) struct Permit(#[allow(dead_code, reason = "held for their drop")] Arc<[OwnedSemaphorePermit; 2]>);
 
 /// Gives a request its id, counts and times it, and writes a line to the log: no contents.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let (method, path) = (request.method().clone(), route(&request));
-    let started = Instant::now();
-    let mut response = next.run(request).await;
+    let (started, uri) = (Instant::now(), request.uri().clone());
+    let mut response = caught(next.run(request), uri.path()).await;
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     let labels = [("route", path.clone()), ("status", status.to_string())];
     metrics::counter!("mm_requests_total", &labels).increment(1);
     metrics::histogram!("mm_request_seconds", "route" => path.clone()).record(seconds);
     let key = response.extensions().get::<KeyName>().map(|key| key.0.clone()).unwrap_or_default();
     tracing::info!(id, %method, path, status, milliseconds = seconds * 1000.0, key, "request");
+    if let Some(Fault(text)) = response.extensions().get() {
+        tracing::error!(id, %method, path, status, "{text}");
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// The response, or an error where making it panics.
+async fn caught(response: impl Future<Output = Response>, path: &str) -> Response {
+    let mut response = pin!(response);
+    let poll = |context: &mut Context<'_>| {
+        let polled = catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(tei::refusal(path, ApiError::internal("a request panicked"))))
+    };
+    std::future::poll_fn(poll).await
 }
 
 /// The name of the key that a request came with.
@@ -55,32 +78,71 @@ struct KeyName(String);
 
 /// Checks the page that it is of, the key, and the number of requests; then lets the route answer.
 pub(super) async fn admit(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
-    let admitted = check(&state, &request);
-    match admitted {
-        Ok((key, permit)) => {
-            if let Some(permit) = &permit {
+    let uri = request.uri().clone();
+    let (key, body_permit) = match check(&state, &request) {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(request, error).await,
+    };
+    let mut response = if let Some(body_permit) = body_permit {
+        match receive(&state, request, body_permit).await {
+            Ok((received, permit)) => {
+                request = received;
                 request.extensions_mut().insert(permit.clone());
+                let response = next.run(request).await;
+                drop(permit);
+                response
             }
-            let mut response = next.run(request).await;
-            response.extensions_mut().insert(KeyName(key.unwrap_or_default()));
-            drop(permit);
-            response
+            Err(error) => tei::refusal(uri.path(), error),
         }
-        Err(error) => tei::refusal(request.uri().path(), error),
-    }
+    } else {
+        next.run(request).await
+    };
+    response.extensions_mut().insert(KeyName(key.unwrap_or_default()));
+    response
 }
 
-/// The name of the key of a request, and its permit where it is one that computes.
-fn check(state: &Shared, request: &Request) -> Result<(Option<String>, Option<Permit>), ApiError> {
+/// A request that computes, with its whole body, and its permit. A client that sends slowly takes no place among those
+/// that are worked on before its body is there.
+async fn receive(
+    state: &Shared,
+    request: Request,
+    body_permit: OwnedSemaphorePermit,
+) -> Result<(Request, Permit), ApiError> {
+    let (parts, body) = request.into_parts();
+    let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state);
+    let bytes = in_time(state, bytes).await?.map_err(rejected)?;
+    let permit = Permit(Arc::new([state.admit()?, body_permit]));
+    Ok((Request::from_parts(parts, Body::from(bytes)), permit))
+}
+
+/// Refuses a request before its body is read. A small body is taken all the same, so that the connection can stay; after
+/// another one it is closed.
+async fn refuse(request: Request, error: ApiError) -> Response {
+    const BYTES: usize = 64 << 10;
+    const TIME: Duration = Duration::from_secs(1);
+    let (parts, body) = request.into_parts();
+    let is_read = tokio::time::timeout(TIME, to_bytes(body, BYTES)).await.is_ok_and(|bytes| bytes.is_ok());
+    let mut response = tei::refusal(parts.uri.path(), error);
+    if !is_read {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The name of the key of a request, and the permit for its body where it is one that computes.
+fn check(state: &Shared, request: &Request) -> Result<(Option<String>, Option<OwnedSemaphorePermit>), ApiError> {
     origin::check(request, state.is_local && state.keys.are_none())?;
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::to_str).transpose();
     let authorization =
         authorization.map_err(|_| ApiError::new(Kind::Unauthorized, "the key has other characters than ASCII"))?;
     let is_open = OPEN.contains(&request.uri().path());
     let key = if is_open { None } else { state.keys.check(authorization)?.map(ToOwned::to_owned) };
-    let computes = request.method() == Method::POST;
-    let permit = computes.then(|| state.admit().map(|permit| Permit(Arc::new(permit)))).transpose()?;
-    Ok((key, permit))
+    if request.method() != Method::POST {
+        return Ok((key, None));
+    }
+    state.check_room()?;
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    Ok((key, Some(state.admit_body(length.unwrap_or(usize::MAX))?)))
 }
 
 /// The id that the client gave, where it is one that can be logged, or a new one.

@@ -85,8 +85,9 @@ pub(crate) fn router(state: &Shared) -> Router {
             let error = ApiError::new(Kind::Method, "this route takes another method; GET /openapi.json lists them");
             tei::refusal(uri.path(), error)
         })
-        .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
         .layer(layers::from_fn_with_state(state.clone(), middleware::admit))
         .layer(layers::from_fn_with_state(state.clone(), middleware::observe))
+        // Outside of what reads the bodies.
+        .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
         .with_state(state.clone())
 }

@@ -5,7 +5,7 @@ use crate::{
     embed::check_count,
     engine::{Capability, LoadedModel, ModelHandle},
     error::ApiError,
-    media::read_source,
+    media::ValueReader,
     state::{AppState, Shared},
 };
 use axum::{
@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 
 /// Rows to be predicted.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PredictRequest {
     /// Objects with the columns of the training table: numbers, texts, and images, audio or video as data URI, base64
     /// or URL. Any value may be null.
@@ -137,13 +138,13 @@ async fn read_media(
         predictor.read_rows(rows, &predictor.find_modalities(&exclude)?, &note)?;
         Ok(found.into_inner())
     });
-    let mut sources = BTreeMap::new();
+    let (mut reader, mut sources) = (ValueReader::new(state), BTreeMap::new());
     for (modality, text) in named.await? {
         if modality == Modality::TEXT {
             return Err(ApiError::invalid("rows", "a URL of a text", "the text itself"));
         }
         if !sources.contains_key(&(modality.clone(), text.clone())) {
-            let source = read_source(state, &modality, &text, &format!("rows: {modality}")).await?;
+            let source = reader.read(&modality, &text, &format!("rows: {modality}")).await?;
             sources.insert((modality, text), source);
         }
     }

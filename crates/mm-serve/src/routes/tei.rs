@@ -2,8 +2,9 @@
 
 use super::tei_input::{TeiBody, TextBody, TextOptions};
 use crate::{
-    embed::{check_count, embed as embed_inputs, normalize},
-    engine::{Capability, LoadedModel, ModelHandle, ModelInfo},
+    embed::{Preparation, check_count, embed as embed_inputs, normalize},
+    encode,
+    engine::{Capability, ModelHandle, ModelInfo, Output},
     error::{ApiError, TeiError},
     media::read_source,
     state::{AppState, Shared},
@@ -13,12 +14,9 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use mm_core::{Modality, ProcessContext, Source};
-use mm_data::process_catching_panics;
-use mm_repr::NamedPrompt;
+use mm_core::Modality;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Text-embeddings-inference's routes.
@@ -72,17 +70,16 @@ fn yes() -> bool {
 /// Vectors of texts.
 async fn embed_texts(
     state: &AppState,
-    (model, info): (&ModelHandle, &ModelInfo),
+    found: (&ModelHandle, &ModelInfo),
     texts: Vec<String>,
-    param: &str,
-    prompt: Option<&NamedPrompt>,
+    preparation: Preparation<'_>,
 ) -> Result<Vec<Vec<f32>>, ApiError> {
     check_count(state, texts.len())?;
     let mut inputs = Vec::with_capacity(texts.len());
     for text in texts {
-        inputs.push((Modality::TEXT, read_source(state, &Modality::TEXT, &text, param).await?));
+        inputs.push((Modality::TEXT, read_source(state, &Modality::TEXT, &text, preparation.field).await?));
     }
-    Ok(embed_inputs(state, model, info, inputs, prompt).await?.vectors)
+    Ok(embed_inputs(state, found, inputs, preparation).await?.vectors)
 }
 
 /// Vectors of texts.
@@ -101,9 +98,8 @@ pub(crate) async fn embed(
     let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
     let texts = request.inputs.into_vec();
     check_count(&state, texts.len())?;
-    request.options.check(&state, &info, &texts, "inputs").await?;
-    let prompt = request.options.prompt(&info)?;
-    let mut vectors = embed_texts(&state, (model, &info), texts, "inputs", prompt).await?;
+    let preparation = request.options.preparation(&info, "inputs")?;
+    let mut vectors = embed_texts(&state, (model, &info), texts, preparation).await?;
     let dim = vectors.first().map_or(0, Vec::len);
     let dimensions = request.dimensions.unwrap_or(dim);
     if dimensions == 0 || dimensions > dim {
@@ -144,36 +140,40 @@ pub(crate) async fn embed_all(
     let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
     let texts = request.inputs.into_vec();
     check_count(&state, texts.len())?;
-    for text in &texts {
-        read_source(&state, &Modality::TEXT, text, "inputs").await?;
+    let mut sources = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        sources.push((index, read_source(&state, &Modality::TEXT, text, "inputs").await?));
     }
-    request.options.check(&state, &info, &texts, "inputs").await?;
-    let prompt = request.options.prompt(&info)?.cloned();
-    let features = model.call(move |model| {
-        let LoadedModel::Encoder(encoder) = model else {
-            return Err(ApiError::invalid("model", "a run, which has one vector for a text", "a pretrained encoder"));
-        };
-        let features = |text: String| -> Result<Vec<Vec<f32>>, ApiError> {
-            let text = Source::Text(text);
-            let features = match &prompt {
-                Some(prompt) => {
-                    let sample = process_catching_panics(&*prompt.processor, &text, &mut ProcessContext::eval())?;
-                    encoder.features_of_sample(&Modality::TEXT, sample)?
-                }
-                None => encoder.features(&Modality::TEXT, &text)?,
-            };
-            let dim = features.size(-1)?.max(1) as usize;
-            Ok(features.to_vec::<f32>()?.chunks(dim).map(<[f32]>::to_vec).collect())
-        };
-        texts.into_iter().map(features).collect::<Result<Vec<_>, _>>()
-    });
-    Ok(Json(features.await?))
+    let Preparation { prompt, truncates, .. } = request.options.preparation(&info, "inputs")?;
+    let processor = prompt.map_or(info.processor(&Modality::TEXT)?, |prompt| &prompt.processor).clone();
+    let process = move || encode::process(&processor, sources, (&Modality::TEXT, truncates), "inputs");
+    let samples = state.decode(process).await?;
+    let lengths: Vec<usize> = samples.iter().map(|sample| sample.length).collect();
+    check_tokens(&state, lengths.iter().sum())?;
+    let pending = encode::submit(model, info.generation, (&Modality::TEXT, Output::Features), samples)?;
+    let rows = encode::rows(pending).await?;
+    let vectors = |(row, length): (Vec<f32>, usize)| -> Vec<Vec<f32>> {
+        row.chunks((row.len() / length.max(1)).max(1)).map(<[f32]>::to_vec).collect()
+    };
+    Ok(Json(rows.into_iter().zip(lengths).map(vectors).collect()))
+}
+
+/// Refuses texts whose vectors, one for each token, would take much memory.
+fn check_tokens(state: &AppState, tokens: usize) -> Result<(), ApiError> {
+    let max = state.limits.max_batch_tokens;
+    if tokens > max {
+        return Err(ApiError::too_large("inputs", format!("{tokens} tokens"), format!("at most {max} in a request")));
+    }
+    Ok(())
 }
 
 /// A sentence and those that it is compared with.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct SimilarityRequest {
     inputs: SimilarityInputs,
+    /// How the sentence and the others become tokens.
+    #[serde(default)]
+    parameters: Option<TextOptions>,
     /// The model; the first that embeds when absent.
     #[serde(default)]
     model: Option<String>,
@@ -202,21 +202,27 @@ pub(crate) async fn similarity(
         return Err(ApiError::invalid("inputs.sentences", "none", "at least one").into());
     }
     let found = state.pool.find_for(request.model.as_deref(), Capability::Embed, &[Modality::TEXT])?;
-    Ok(Json(cosines(&state, found, source_sentence, sentences, "inputs").await?))
+    let preparation = |field| match &request.parameters {
+        Some(parameters) => parameters.preparation(&found.1, field),
+        None => Ok(Preparation::of(field)),
+    };
+    let (query, texts) = (preparation("inputs.source_sentence")?, preparation("inputs.sentences")?);
+    Ok(Json(cosines(&state, (found.0, &found.1), (source_sentence, query), (sentences, texts)).await?))
 }
 
 /// The cosines of texts' vectors with the query's, in the order of the texts.
 pub(super) async fn cosines(
     state: &AppState,
-    found: (&ModelHandle, Arc<ModelInfo>),
-    query: String,
-    mut texts: Vec<String>,
-    param: &str,
+    found: (&ModelHandle, &ModelInfo),
+    (query, query_preparation): (String, Preparation<'_>),
+    (texts, texts_preparation): (Vec<String>, Preparation<'_>),
 ) -> Result<Vec<f64>, ApiError> {
-    texts.push(query);
-    let mut vectors = embed_texts(state, (found.0, &found.1), texts, param, None).await?;
+    let query = embed_texts(state, found, vec![query], query_preparation);
+    // At the same time, so that they are in one batch.
+    let (queries, mut vectors) = tokio::try_join!(query, embed_texts(state, found, texts, texts_preparation))?;
+    let mut query = queries.into_iter().next().unwrap_or_default();
+    normalize(&mut query);
     vectors.iter_mut().for_each(|vector| normalize(vector));
-    let query = vectors.pop().unwrap_or_default();
     let cosine = |vector: &Vec<f32>| vector.iter().zip(&query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
     Ok(vectors.iter().map(cosine).collect())
 }

@@ -2,20 +2,14 @@
 
 use super::body::{Body, BodyWith};
 use crate::{
+    embed::Preparation,
     engine::ModelInfo,
     error::{ApiError, TeiError, shortened},
-    state::{AppState, Shared},
+    state::Shared,
 };
 use axum::extract::{FromRequest, Request};
-use mm_core::{Modality, ProcessContext, Processor, Source};
-use mm_data::process_catching_panics;
-use mm_repr::NamedPrompt;
 use serde::{Deserialize, de::DeserializeOwned};
-use std::sync::Arc;
 use utoipa::ToSchema;
-
-/// How often a text has to be cut to count as too long: a processor counts the texts of all requests.
-const TRIES: usize = 8;
 
 /// A body of JSON, whose errors have text-embeddings-inference's form.
 pub(crate) struct TeiBody<T>(pub(super) T);
@@ -50,17 +44,12 @@ pub(super) struct TextOptions {
     /// `Right`: what is cut is the end.
     #[serde(default)]
     truncation_direction: Option<String>,
-    /// The prompt of the model that is put in front of each text; its default one when absent. Not for `/rerank`.
+    /// The prompt of the model that is put in front of each text; its default one when absent. Not for `/rerank` and `/predict`.
     #[serde(default)]
     prompt_name: Option<String>,
 }
 
 impl TextOptions {
-    /// The prompt that is asked for; `None` is the model's default one.
-    pub(super) fn prompt<'a>(&self, info: &'a ModelInfo) -> Result<Option<&'a NamedPrompt>, ApiError> {
-        self.prompt_name.as_deref().map(|name| info.prompt(name)).transpose()
-    }
-
     /// Refuses the name of a prompt, where a request holds texts of two kinds.
     pub(super) fn refuse_prompt(&self) -> Result<(), ApiError> {
         match &self.prompt_name {
@@ -84,36 +73,10 @@ impl TextOptions {
         }
     }
 
-    /// Refuses options that models of mm do not have, and with `"truncate": false` texts that the model would cut.
-    pub(super) async fn check(
-        &self,
-        state: &AppState,
-        info: &ModelInfo,
-        texts: &[String],
-        param: &str,
-    ) -> Result<(), ApiError> {
+    /// How the texts of a field become tokens.
+    pub(super) fn preparation<'a>(&self, info: &'a ModelInfo, field: &'a str) -> Result<Preparation<'a>, ApiError> {
         self.check_direction()?;
-        let prompt = self.prompt(info)?;
-        if self.truncates() {
-            return Ok(());
-        }
-        let processor = prompt.map_or(info.processor(&Modality::TEXT)?, |prompt| &prompt.processor).clone();
-        let (texts, param) = (texts.to_vec(), param.to_owned());
-        state.decode(move || texts.into_iter().try_for_each(|text| refuse_long(&processor, text, &param))).await
+        let prompt = self.prompt_name.as_deref().map(|name| info.prompt(name)).transpose()?;
+        Ok(Preparation { field, prompt, truncates: self.truncates() })
     }
-}
-
-fn refuse_long(processor: &Arc<dyn Processor>, text: String, param: &str) -> Result<(), ApiError> {
-    let source = Source::Text(text);
-    let count = || processor.truncated().map_or(0, |(count, _)| count);
-    for _ in 0..TRIES {
-        let before = count();
-        process_catching_panics(processor.as_ref(), &source, &mut ProcessContext::eval())?;
-        if count() == before {
-            return Ok(());
-        }
-    }
-    let limit = processor.truncated().map_or_else(|| "the model's length".to_owned(), |(_, limit)| limit);
-    let expected = format!("at most {limit}, or \"truncate\": true");
-    Err(ApiError::too_large(param, "a longer text than the model takes", expected))
 }

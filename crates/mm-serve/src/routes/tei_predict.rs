@@ -4,8 +4,8 @@
 use super::{
     classify::by_own_classes,
     predict::predictor,
-    tei::{Inputs, TeiResult},
-    tei_input::TeiBody,
+    tei::TeiResult,
+    tei_input::{TextBody, TextOptions},
 };
 use crate::{
     embed::check_count,
@@ -25,21 +25,39 @@ use utoipa::ToSchema;
 #[derive(Deserialize, ToSchema)]
 #[schema(as = TextPredictRequest)]
 pub(crate) struct PredictRequest {
-    /// A text, or a list of texts (each may be a list of one).
+    /// A text (`"a"` or `["a"]`), whose classes are one list; or texts as lists of one (`[["a"], ["b"]]`), each with a list
+    /// of its own. Pairs of texts (`["a", "b"]`) are refused.
     inputs: PredictInputs,
     /// Logits instead of probabilities.
     #[serde(default)]
     raw_scores: bool,
+    #[serde(flatten)]
+    options: TextOptions,
     /// The model; the first that predicts or classifies texts when absent.
     #[serde(default)]
     model: Option<String>,
 }
 
+/// As text-embeddings-inference reads them (`PredictInput` in `router/src/http/types.rs`).
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected a text or a list of texts")]
+#[serde(untagged, expecting = "expected a text, or several as [[\"a\"], [\"b\"]]")]
 enum PredictInputs {
     One(String),
-    Several(Vec<Inputs>),
+    /// One text, or a pair.
+    Item(Vec<String>),
+    Items(Vec<Vec<String>>),
+}
+
+impl PredictInputs {
+    /// The texts, and whether the answer is that of one text alone.
+    fn read(self) -> Result<(bool, Vec<String>), ApiError> {
+        let text_of = |(index, item)| single_text(item, &format!("inputs[{index}]"));
+        match self {
+            Self::One(text) => Ok((true, vec![text])),
+            Self::Item(item) => Ok((true, vec![single_text(item, "inputs")?])),
+            Self::Items(items) => Ok((false, items.into_iter().enumerate().map(text_of).collect::<Result<_, _>>()?)),
+        }
+    }
 }
 
 /// A class of a text.
@@ -61,31 +79,34 @@ pub(crate) enum PredictResponse {
 
 /// Classes of texts by a run of `mm fit` or `mm train`, or by a checkpoint with a classifier.
 #[utoipa::path(post, path = "/predict", tag = "text-embeddings-inference", request_body(
-    content = PredictRequest, example = json!({"inputs": "a superb day"})
+    content = PredictRequest, example = json!({"inputs": [["a superb day"], ["an awful day"]]})
 ), responses(
     (status = 200, description = "The classes of each text", body = PredictResponse),
-    (status = 413, description = "More than the server takes"),
+    (status = 413, description = "More than the server takes, or with `truncate: false` than the model takes"),
     (status = 422, description = "Not what the model takes")
 ))]
 pub(crate) async fn predict(
     State(state): State<Shared>,
-    TeiBody(request): TeiBody<PredictRequest>,
+    TextBody(request): TextBody<PredictRequest>,
 ) -> TeiResult<PredictResponse> {
-    let (is_single, texts) = match request.inputs {
-        PredictInputs::One(text) => (true, vec![text]),
-        PredictInputs::Several(items) => (false, items.into_iter().map(single_text).collect::<Result<_, _>>()?),
-    };
+    let PredictRequest { inputs, raw_scores, options, model } = request;
+    options.refuse_prompt()?;
+    options.check_direction()?;
+    let (is_single, texts) = inputs.read()?;
     check_count(&state, texts.len())?;
-    let (model, info) = find_model(&state, request.model.as_deref())?;
+    let (model, info) = find_model(&state, model.as_deref())?;
     let mut sources = Vec::with_capacity(texts.len());
     for text in texts {
         sources.push(read_source(&state, &Modality::TEXT, &text, "inputs").await?);
     }
-    let raw_scores = request.raw_scores;
     let mut classes = if info.can(Capability::Classify) {
-        let classes = by_own_classes(&state, (model, &info), &Modality::TEXT, sources).await?;
+        let (values, field) = ((&Modality::TEXT, sources), ("inputs", options.truncates()));
+        let classes = by_own_classes(&state, (model, &info), values, field).await?;
         classes.into_iter().map(|classes| scores(classes, raw_scores)).collect()
     } else {
+        if !options.truncates() {
+            return Err(ApiError::invalid("truncate", false, "true, or none: a run cuts longer texts").into());
+        }
         model.call(move |model| by_run(predictor(model)?, sources, raw_scores)).await?
     };
     Ok(Json(if is_single {
@@ -131,13 +152,16 @@ fn by_run(predictor: &Predictor, texts: Vec<Source>, raw_scores: bool) -> Result
     Ok(scores.map(|scores| ranked(classes, scores)).collect())
 }
 
-fn single_text(item: Inputs) -> Result<String, ApiError> {
-    match <[String; 1]>::try_from(item.into_vec()) {
-        Ok([text]) => Ok(text),
-        Err(texts) => {
-            Err(ApiError::invalid("inputs", format!("an item of {} texts", texts.len()), "one text for each item"))
-        }
-    }
+/// The text of a list of one: models classify no pairs.
+fn single_text(item: Vec<String>, param: &str) -> Result<String, ApiError> {
+    <[String; 1]>::try_from(item).map(|[text]| text).map_err(|texts| {
+        let found = match texts.len() {
+            0 => "no text".to_owned(),
+            2 => "a pair of texts".to_owned(),
+            count => format!("{count} texts in one list"),
+        };
+        ApiError::invalid(param, found, "a text; several are [[\"a\"], [\"b\"]]")
+    })
 }
 
 /// Classes with their scores, the largest first.

@@ -86,9 +86,8 @@ pub(crate) async fn rerank(
         };
         relevance.into_iter().map(scored).collect::<Vec<_>>()
     } else {
-        options.check(&state, &info, &texts, "texts").await?;
-        options.check(&state, &info, std::slice::from_ref(&query), "query").await?;
-        let cosines = cosines(&state, (model, info), query, texts.clone(), "texts").await?;
+        let (of_query, of_texts) = (options.preparation(&info, "query")?, options.preparation(&info, "texts")?);
+        let cosines = cosines(&state, (model, &info), (query, of_query), (texts.clone(), of_texts)).await?;
         cosines.into_iter().map(|cosine| Scored { order: cosine, score: cosine }).collect()
     };
     let mut ranked: Vec<(usize, (Scored, String))> = scores.into_iter().zip(texts).enumerate().collect();

@@ -1,5 +1,6 @@
 //! Tests with servers of this machine and answers of DNS that are made up.
 
+mod budget;
 mod hostile;
 mod http;
 mod limits;

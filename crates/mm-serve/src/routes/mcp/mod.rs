@@ -144,7 +144,10 @@ impl ServerHandler for Tools {
         // What a caller can mend is the result of the tool; its client shows other errors to nobody.
         let result = match tool.call(self.state.clone(), request.arguments.unwrap_or_default()).await {
             Ok(value) => CallToolResult::structured(value),
-            Err(error) => CallToolResult::error(vec![ContentBlock::text(error.message())]),
+            Err(error) => {
+                error.log();
+                CallToolResult::error(vec![ContentBlock::text(error.message())])
+            }
         };
         Ok(result.into())
     }

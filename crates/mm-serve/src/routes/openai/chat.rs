@@ -1,9 +1,13 @@
 //! `/v1/chat/completions`.
 
-use super::generation::GenerationOptions;
+use super::{
+    chat_stream::{Chunks, stream},
+    generation::GenerationOptions,
+    unsupported::{self, refuse},
+};
 use crate::{
     conversation::Conversation,
-    engine::{Capability, Encoded, LoadedModel, ModelHandle, Prompt, Room, with_new_seed},
+    engine::{Capability, Prompt, Room},
     error::ApiError,
     routes::{body::BodyWith, middleware::Permit},
     state::Shared,
@@ -11,32 +15,19 @@ use crate::{
 use axum::{
     Extension, Json,
     extract::State,
-    response::{
-        IntoResponse, Response, Sse,
-        sse::{Event, KeepAlive},
-    },
+    response::{IntoResponse, Response},
 };
-use mm_reason::{
-    Generation, Pipeline,
-    generate::{GenerationConfig, LogitsProcessors},
-    pretrained::TextStream,
-};
+use mm_reason::{Generation, generate::GenerationConfig};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
-    convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use utoipa::ToSchema;
-
-/// Parts of a stream that wait for a client that reads slowly; then generation waits.
-const STREAM_BUFFER: usize = 64;
 
 /// A conversation to be continued.
 #[derive(Deserialize, ToSchema)]
@@ -55,13 +46,8 @@ pub(crate) struct ChatRequest {
     stream_options: Option<StreamOptions>,
     #[serde(flatten)]
     options: GenerationOptions,
-    /// Not supported: refused where it holds anything.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<Object>>)]
-    tools: Option<Value>,
-    /// Not supported: refused where it is true.
-    #[serde(default)]
-    logprobs: Option<bool>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// Options of a stream.
@@ -72,6 +58,10 @@ struct StreamOptions {
 }
 
 /// Continues a conversation.
+///
+/// Refused by their names, since they would change the answer: `tools`, `functions`, `function_call`, `logprobs`,
+/// `top_logprobs`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `min_p`, `min_tokens`, `stop_token_ids`,
+/// `ignore_eos`, and vLLM's `guided_…` and `structured_outputs`. Other fields that are not listed are ignored.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body(
     content = ChatRequest, example = json!({"messages": [{"role": "user", "content": "What is a dog?"}], "max_tokens": 50})
 ), responses(
@@ -88,13 +78,7 @@ pub(crate) async fn chat(
     BodyWith(request, _): BodyWith<GenerationOptions, ChatRequest>,
 ) -> Result<Response, ApiError> {
     let (model, info) = state.pool.find(request.model.as_deref(), Capability::Chat)?;
-    if request.tools.as_ref().is_some_and(|tools| tools.as_array().is_none_or(|list| !list.is_empty())) {
-        return Err(ApiError::invalid("tools", "some", "none: models of mm call no tools"));
-    }
-    if request.logprobs == Some(true) {
-        return Err(ApiError::invalid("logprobs", true, "false"));
-    }
-    request.options.check_supported()?;
+    refuse(&request.others, &unsupported::CHAT)?;
     let conversation = Conversation::read(&state, &request.messages).await?;
     let completion = Completion {
         id: completion_id(),
@@ -131,10 +115,10 @@ pub(crate) async fn chat(
 }
 
 /// A completion's own fields.
-struct Completion {
-    id: String,
-    created: u64,
-    model: String,
+pub(super) struct Completion {
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) model: String,
 }
 
 fn completion_id() -> String {
@@ -143,7 +127,7 @@ fn completion_id() -> String {
     format!("chatcmpl-{nanoseconds:x}{:04x}", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-fn finish_reason(answer: &Generation) -> &'static str {
+pub(super) fn finish_reason(answer: &Generation) -> &'static str {
     if answer.finished { "stop" } else { "length" }
 }
 
@@ -164,191 +148,8 @@ impl Completion {
 }
 
 /// Numbers of tokens.
-fn usage(answers: &[Generation]) -> Value {
+pub(super) fn usage(answers: &[Generation]) -> Value {
     let generated: usize = answers.iter().map(|answer| answer.num_tokens).sum();
     let prompt = answers.first().map_or(0, |answer| answer.num_prompt_tokens);
     json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated})
-}
-
-/// The events of a streamed completion.
-struct Chunks {
-    completion: Completion,
-    /// Whether the last one has the numbers of tokens.
-    include_usage: bool,
-}
-
-impl Chunks {
-    fn event(&self, choices: &Value, usage: &Value) -> String {
-        let Completion { id, created, model } = &self.completion;
-        let mut event = json!({
-            "id": id, "object": "chat.completion.chunk", "created": created, "model": model, "choices": choices,
-        });
-        if self.include_usage {
-            event["usage"] = usage.clone();
-        }
-        event.to_string()
-    }
-
-    fn delta(&self, delta: &Value, finish_reason: Option<&str>) -> String {
-        let choice = json!({"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null});
-        self.event(&json!([choice]), &Value::Null)
-    }
-
-    /// The events after the text.
-    fn end(&self, answer: &Generation) -> Vec<String> {
-        let usage = self.include_usage.then(|| self.event(&json!([]), &usage(std::slice::from_ref(answer))));
-        [self.delta(&json!({}), Some(finish_reason(answer)))].into_iter().chain(usage).collect()
-    }
-}
-
-/// The pipeline of a model that chats.
-fn pipeline(model: &LoadedModel) -> Result<&Pipeline, ApiError> {
-    match model {
-        LoadedModel::Generator(pipeline) => Ok(pipeline),
-        _ => Err(ApiError::internal("a model that does not generate was asked to chat")),
-    }
-}
-
-/// A conversation whose options and length were checked.
-struct Checked<'a> {
-    pipeline: &'a Pipeline,
-    encoded: Encoded,
-    config: GenerationConfig,
-}
-
-impl<'a> Checked<'a> {
-    fn new(
-        model: Result<&'a mut LoadedModel, ApiError>,
-        conversation: &Conversation,
-        config: impl FnOnce(&GenerationConfig, Room) -> Result<GenerationConfig, ApiError>,
-    ) -> Result<Self, ApiError> {
-        let pipeline = pipeline(model?)?;
-        let encoded = Encoded::chat(pipeline, conversation)?;
-        let room = Room::of(pipeline, &encoded.prompt)?;
-        let config = config(&with_new_seed(pipeline.generation.clone()), room)?;
-        Ok(Self { pipeline, encoded, config })
-    }
-
-    /// One answer; `on_text` receives its parts as they come. It ends early once `interrupt` is set. Parts before a
-    /// stop text that may still turn out to be its beginning are held back.
-    fn generate(&self, interrupt: &AtomicBool, on_text: impl Fn(&str)) -> Result<Generation, ApiError> {
-        let mut stream = TextStream::new(&self.pipeline.tokenizer);
-        let mut held = StopBuffer::new(&self.config.stop_strings);
-        let mut on_token = |_: usize, id: i64| {
-            if let Some(text) = stream.push(id).as_deref().and_then(|new| held.push(new)) {
-                on_text(text);
-            }
-        };
-        let is_set = || interrupt.load(Ordering::Relaxed);
-        let processors = LogitsProcessors { interrupt: Some(&is_set), ..LogitsProcessors::default() };
-        let Encoded { media, prompt } = &self.encoded;
-        let (media, config) = (media.as_ref(), &self.config);
-        let answers = self.pipeline.generate_text_from_prompt(media, prompt, config, &processors, &mut on_token)?;
-        let answer = answers.into_iter().flatten().next();
-        let answer = answer.ok_or_else(|| ApiError::internal("the model generated nothing"))?;
-        let rest = held.rest(&answer.text);
-        if !rest.is_empty() {
-            on_text(rest);
-        }
-        Ok(answer)
-    }
-}
-
-/// An answer in parts. It ends where the client goes away. What is wrong with the request is refused before the first
-/// part.
-async fn stream(
-    model: &ModelHandle,
-    chunks: Chunks,
-    conversation: Conversation,
-    config: impl FnOnce(&GenerationConfig, Room) -> Result<GenerationConfig, ApiError> + Send + 'static,
-    permit: Permit,
-) -> Result<Response, ApiError> {
-    let (sender, receiver) = mpsc::channel::<String>(STREAM_BUFFER);
-    let (begin, begun) = oneshot::channel();
-    model.spawn(move |model| {
-        if sender.is_closed() {
-            return;
-        }
-        let checked = match Checked::new(model, &conversation, config) {
-            Ok(checked) => checked,
-            Err(error) => return drop(begin.send(Err(error))),
-        };
-        // A client that has gone is noticed by the parts that are sent to it.
-        let _ = begin.send(Ok(()));
-        let gone = AtomicBool::new(false);
-        let send = |data: String| {
-            if sender.blocking_send(data).is_err() {
-                gone.store(true, Ordering::Relaxed);
-            }
-        };
-        send(chunks.delta(&json!({"role": "assistant", "content": ""}), None));
-        match checked.generate(&gone, |text| send(chunks.delta(&json!({"content": text}), None))) {
-            Ok(answer) => chunks.end(&answer).into_iter().for_each(&send),
-            Err(error) => send(error.body().to_string()),
-        }
-        send("[DONE]".to_owned());
-    })?;
-    begun.await.map_err(|_| ApiError::internal("the model's thread did not begin a stream"))??;
-    let events = ReceiverStream::new(receiver).map(move |data| {
-        let _ = &permit;
-        Ok::<_, Infallible>(Event::default().data(data))
-    });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
-}
-
-/// Holds back text that is, or may be the beginning of, a stop text, which the answer does not contain.
-struct StopBuffer {
-    stops: Vec<String>,
-    text: String,
-    sent: usize,
-}
-
-impl StopBuffer {
-    fn new(stops: &[String]) -> Self {
-        Self { stops: stops.to_vec(), text: String::new(), sent: 0 }
-    }
-
-    /// What can be sent now.
-    fn push(&mut self, new: &str) -> Option<&str> {
-        self.text += new;
-        // A stop text may have begun with all but its last byte.
-        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
-        let found = self.stops.iter().filter_map(|stop| self.text.find(stop)).min();
-        let mut end = found.unwrap_or_else(|| self.text.len().saturating_sub(longest.saturating_sub(1)));
-        while !self.text.is_char_boundary(end) {
-            end -= 1;
-        }
-        if end <= self.sent {
-            return None;
-        }
-        let start = std::mem::replace(&mut self.sent, end);
-        Some(&self.text[start..end])
-    }
-
-    /// What of the whole answer was not sent.
-    fn rest<'a>(&self, answer: &'a str) -> &'a str {
-        answer.get(self.sent..).unwrap_or_default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sent(stops: &[&str], parts: &[&str], answer: &str) -> String {
-        let mut held = StopBuffer::new(&stops.iter().map(|stop| (*stop).to_owned()).collect::<Vec<_>>());
-        let mut sent = String::new();
-        for part in parts {
-            sent += held.push(part).unwrap_or_default();
-        }
-        sent + held.rest(answer)
-    }
-
-    #[test]
-    fn the_parts_of_a_stream_are_the_answer_without_its_stop_text() {
-        assert_eq!(sent(&["END"], &["one ", "tw", "o E", "ND"], "one two "), "one two ");
-        assert_eq!(sent(&["END"], &["one E", "N", "E"], "one ENE"), "one ENE");
-        assert_eq!(sent(&[], &["é", "è"], "éè"), "éè");
-        assert_eq!(sent(&["ab", "é!"], &["xé", "é!"], "xé"), "xé");
-    }
 }

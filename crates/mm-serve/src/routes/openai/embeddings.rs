@@ -1,18 +1,21 @@
-//! `/v1/embeddings`: texts as OpenAI takes them; images, audio and video in the shapes that other servers introduced.
+//! `/v1/embeddings`: vectors as OpenAI gives them.
 
+use super::{
+    embedding_inputs::read_inputs,
+    unsupported::{self, refuse},
+};
 use crate::{
-    embed::{check_count, embed, normalize},
+    embed::{Preparation, embed, normalize},
     engine::Capability,
-    error::{ApiError, shortened},
-    media::read_source,
+    error::{ApiError, Kind},
     routes::body::Body,
-    state::{AppState, Shared},
+    state::Shared,
 };
 use axum::{Json, extract::State};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use mm_core::{Modality, Source};
+use mm_core::Modality;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 /// What is to be embedded, and how the vectors are written.
@@ -23,7 +26,7 @@ pub(crate) struct EmbeddingRequest {
     #[serde(default)]
     #[schema(value_type = Object)]
     input: Value,
-    /// Instead of `input`: chat messages whose parts are embedded, as vLLM takes them.
+    /// Instead of `input`: chat messages with one content part in all, of a user, as vLLM takes them.
     #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>)]
     messages: Option<Vec<Value>>,
@@ -36,9 +39,58 @@ pub(crate) struct EmbeddingRequest {
     /// The first so many dimensions, scaled to unit length; for models trained for it.
     #[serde(default)]
     dimensions: Option<usize>,
-    /// The modality of plain strings in `input`, as infinity takes it: text when absent.
+    /// The modality of plain strings in `input`, as infinity takes it: `text` when absent, `image`, `audio` or `video`.
     #[serde(default)]
     modality: Option<String>,
+    /// -1 cuts texts that are longer than the model takes, as vLLM does; they are refused when absent.
+    #[serde(default)]
+    truncate_prompt_tokens: Option<i64>,
+    /// `true` scales vectors to unit length, as Jina takes it; they are as the model gives them when absent.
+    #[serde(default)]
+    normalized: Option<bool>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+impl EmbeddingRequest {
+    /// Refuses options that mm does not have, before anything is computed.
+    fn check(&self) -> Result<(), ApiError> {
+        refuse(&self.others, &unsupported::EMBEDDINGS)?;
+        if self.normalized == Some(false) {
+            let expected = "true, or none: a model that scales its vectors gives no others";
+            return Err(ApiError::invalid("normalized", false, expected));
+        }
+        if let Some(other) = self.truncate_prompt_tokens.filter(|tokens| *tokens != -1) {
+            let expected = "-1, which cuts texts at the model's length";
+            return Err(ApiError::invalid("truncate_prompt_tokens", other, expected));
+        }
+        match self.dimensions {
+            Some(0) => Err(ApiError::invalid("dimensions", 0, "at least 1")),
+            _ => Ok(()),
+        }
+    }
+
+    /// How inputs become samples.
+    fn preparation(&self) -> Preparation<'static> {
+        let field = if self.messages.is_some() { "messages" } else { "input" };
+        Preparation { truncates: self.truncate_prompt_tokens.is_some(), ..Preparation::of(field) }
+    }
+
+    /// Shortens and scales vectors of a model.
+    fn finish(&self, vectors: &mut [Vec<f32>], model: &str) -> Result<(), ApiError> {
+        let dim = vectors.first().map_or(0, Vec::len);
+        if let Some(dimensions) = self.dimensions.filter(|dimensions| *dimensions > dim) {
+            let expected = format!("1 to {dim}, those of model {model}");
+            return Err(ApiError::invalid("dimensions", dimensions, expected));
+        }
+        for vector in vectors {
+            vector.truncate(self.dimensions.unwrap_or(dim));
+            if self.dimensions.is_some() || self.normalized == Some(true) {
+                normalize(vector);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How vectors are written.
@@ -85,11 +137,14 @@ struct Usage {
 }
 
 /// Vectors of texts, images, audio and video.
+///
+/// Refused by their names, since they would change the vectors: Jina's `task`, `late_chunking`, and `embedding_type` other
+/// than `float`. Other fields that are not listed are ignored.
 #[utoipa::path(post, path = "/v1/embeddings", tag = "openai", request_body(
     content = EmbeddingRequest, example = json!({"input": ["a dog", "a cat"]})
 ), responses(
     (status = 200, description = "The vectors, in the order of the inputs", body = EmbeddingResponse),
-    (status = 400, description = "An input that is not what the model takes"),
+    (status = 400, description = "An input that is not what the model takes, or a longer text"),
     (status = 401, description = "No valid key"),
     (status = 404, description = "No such model"),
     (status = 413, description = "More than the server takes"),
@@ -100,24 +155,14 @@ pub(crate) async fn embeddings(
     State(state): State<Shared>,
     Body(request): Body<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingResponse>, ApiError> {
-    let inputs = read_inputs(&state, &request).await?;
+    request.check()?;
+    let given = (request.messages.as_deref(), &request.input);
+    let inputs = read_inputs(&state, given, request.modality.as_deref()).await?;
     let modalities: Vec<Modality> = inputs.iter().map(|(modality, _)| modality.clone()).collect();
     let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Embed, &modalities)?;
-    let mut embedded = embed(&state, model, &info, inputs, None).await?;
-    if let Some(dimensions) = request.dimensions {
-        let dim = embedded.vectors.first().map_or(0, Vec::len);
-        if dimensions == 0 || dimensions > dim {
-            return Err(ApiError::invalid(
-                "dimensions",
-                dimensions,
-                format!("1 to {dim}, those of model {}", info.name),
-            ));
-        }
-        for vector in &mut embedded.vectors {
-            vector.truncate(dimensions);
-            normalize(vector);
-        }
-    }
+    let embedded = embed(&state, (model, &info), inputs, request.preparation()).await;
+    let mut embedded = embedded.map_err(|error| as_context_length(error, &request))?;
+    request.finish(&mut embedded.vectors, &info.name)?;
     let encode = |vector: Vec<f32>| match request.encoding_format {
         EncodingFormat::Float => EncodedVector::Float(vector),
         EncodingFormat::Base64 => {
@@ -131,100 +176,12 @@ pub(crate) async fn embeddings(
     Ok(Json(EmbeddingResponse { object: "list", data: data.collect(), model: info.name.clone(), usage }))
 }
 
-/// One input before its files are read.
-struct RawInput<'a> {
-    modality: Modality,
-    value: &'a str,
-    param: String,
-}
-
-async fn read_inputs(state: &AppState, request: &EmbeddingRequest) -> Result<Vec<(Modality, Source)>, ApiError> {
-    let default = Modality::from(request.modality.as_deref().unwrap_or("text"));
-    let raw = match (&request.messages, &request.input) {
-        (Some(messages), Value::Null) => message_inputs(messages)?,
-        (Some(_), _) => return Err(ApiError::invalid("messages", "`input` as well", "one of both")),
-        (None, Value::Null) => return Err(ApiError::invalid("input", "none", EXPECTED)),
-        (None, Value::Array(items)) => {
-            check_count(state, items.len())?;
-            if items.iter().all(Value::is_number) {
-                return Err(token_ids("input"));
-            }
-            let item = |(index, item)| raw_input(item, &default, format!("input[{index}]"));
-            items.iter().enumerate().map(item).collect::<Result<_, _>>()?
-        }
-        (None, item) => vec![raw_input(item, &default, "input".into())?],
-    };
-    check_count(state, raw.len())?;
-    let mut inputs = Vec::with_capacity(raw.len());
-    for RawInput { modality, value, param } in raw {
-        let source = read_source(state, &modality, value, &param).await?;
-        inputs.push((modality, source));
+/// A text that is longer than the model takes, as OpenAI and vLLM refuse it. Nothing else is too large for the model: the
+/// number of inputs was checked before.
+fn as_context_length(error: ApiError, request: &EmbeddingRequest) -> ApiError {
+    if error.kind != Kind::TooLarge {
+        return error;
     }
-    Ok(inputs)
-}
-
-const EXPECTED: &str = "a text, a list of texts, or objects such as {\"text\": …} and {\"image\": …}";
-
-fn token_ids(param: &str) -> ApiError {
-    let expected = "texts (with langchain: check_embedding_ctx_length=False)";
-    ApiError::invalid(param, "token ids, which are those of another tokenizer", expected)
-}
-
-fn raw_input<'a>(item: &'a Value, default: &Modality, param: String) -> Result<RawInput<'a>, ApiError> {
-    match item {
-        Value::String(value) => Ok(RawInput { modality: default.clone(), value, param }),
-        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_number) => Err(token_ids(&param)),
-        Value::Object(fields) => {
-            let mut values = fields.iter().filter(|(_, value)| !value.is_null());
-            match (values.next(), values.next()) {
-                (Some((name, Value::String(value))), None) if name != "type" => {
-                    let param = format!("{param}.{name}");
-                    Ok(RawInput { modality: Modality::from(name.as_str()), value, param })
-                }
-                _ => Err(ApiError::invalid(&param, item_text(item), EXPECTED)),
-            }
-        }
-        other => Err(ApiError::invalid(&param, item_text(other), EXPECTED)),
-    }
-}
-
-/// The beginning of a value, for messages.
-fn item_text(item: &Value) -> String {
-    shortened(&item.to_string())
-}
-
-/// Each part of the messages as an input of its own.
-fn message_inputs(messages: &[Value]) -> Result<Vec<RawInput<'_>>, ApiError> {
-    let mut inputs = Vec::new();
-    for (index, message) in messages.iter().enumerate() {
-        let param = format!("messages[{index}].content");
-        match &message["content"] {
-            Value::String(value) => inputs.push(RawInput { modality: Modality::TEXT, value, param }),
-            Value::Array(parts) => {
-                for (number, part) in parts.iter().enumerate() {
-                    inputs.push(part_input(part, format!("{param}[{number}]"))?);
-                }
-            }
-            other => return Err(ApiError::invalid(&param, item_text(other), "a text or a list of parts")),
-        }
-    }
-    Ok(inputs)
-}
-
-fn part_input(part: &Value, param: String) -> Result<RawInput<'_>, ApiError> {
-    let kinds = [
-        ("text", Modality::TEXT),
-        ("image_url", Modality::IMAGE),
-        ("audio_url", Modality::AUDIO),
-        ("video_url", Modality::VIDEO),
-    ];
-    for (kind, modality) in kinds {
-        if part["type"] == kind {
-            let value = part[kind]["url"].as_str().or_else(|| part[kind].as_str());
-            let value =
-                value.ok_or_else(|| ApiError::invalid(&param, item_text(part), format!("a part with `{kind}`")))?;
-            return Ok(RawInput { modality, value, param });
-        }
-    }
-    Err(ApiError::invalid(&param, item_text(part), "a part of type text, image_url, audio_url or video_url"))
+    let message = error.message().replace("\"truncate\": true", "\"truncate_prompt_tokens\": -1");
+    ApiError::new(Kind::Invalid, message).with_param(request.preparation().field).with_code("context_length_exceeded")
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use mm_reason::generate::{GenerationConfig, OutputConstraint};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 /// Tokens of an answer where neither the client nor the model says how many.
@@ -38,16 +38,6 @@ pub(crate) struct GenerationOptions {
     /// Above 1, tokens that are there already become less likely. The model's own setting when absent.
     #[serde(default)]
     repetition_penalty: Option<f64>,
-    /// Not supported: refused where it is not 0.
-    #[serde(default)]
-    presence_penalty: Option<f64>,
-    /// Not supported: refused where it is not 0.
-    #[serde(default)]
-    frequency_penalty: Option<f64>,
-    /// Not supported: refused where it holds anything.
-    #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    logit_bias: Option<Map<String, Value>>,
     /// Random seed of sampling; a new one when absent.
     #[serde(default)]
     seed: Option<i64>,
@@ -79,21 +69,6 @@ impl GenerationOptions {
             0 => Err(ApiError::invalid("n", 0, "at least 1")),
             n if n > MAX_CHOICES => Err(ApiError::too_large("n", n, format!("at most {MAX_CHOICES}"))),
             n => Ok(n),
-        }
-    }
-
-    /// Refuses options that no model of mm has.
-    pub(super) fn check_supported(&self) -> Result<(), ApiError> {
-        for (name, penalty) in
-            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
-        {
-            if let Some(penalty) = penalty.filter(|penalty| *penalty != 0.0) {
-                return Err(ApiError::invalid(name, penalty, "0, or `repetition_penalty` instead"));
-            }
-        }
-        match self.logit_bias.as_ref().filter(|bias| !bias.is_empty()) {
-            Some(bias) => Err(ApiError::invalid("logit_bias", format!("{} tokens", bias.len()), "none")),
-            None => Ok(()),
         }
     }
 
@@ -200,7 +175,6 @@ mod tests {
     fn read(options: Value) -> Result<GenerationConfig, ApiError> {
         let options: GenerationOptions = serde_json::from_value(options).unwrap();
         let base = GenerationConfig { num_beams: 3, max_length: Some(20), ..GenerationConfig::default() };
-        options.check_supported()?;
         options.over(&base, &Limits::default(), Some(Room { prompt: 20, positions: 300 }), false)
     }
 
@@ -212,7 +186,7 @@ mod tests {
         assert!(sampled.do_sample && sampled.num_beams == 1 && sampled.max_length.is_none());
         assert_eq!((sampled.seed, sampled.max_new_tokens, sampled.stop_strings), (5, 7, vec![".".to_owned()]));
         assert!(!read(json!({"temperature": 0})).unwrap().do_sample);
-        let penalized = read(json!({"top_k": 3, "repetition_penalty": 1.5, "logit_bias": {}})).unwrap();
+        let penalized = read(json!({"top_k": 3, "repetition_penalty": 1.5})).unwrap();
         assert_eq!((penalized.top_k, penalized.repetition_penalty), (3, 1.5));
         let schema = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
         assert!(read(json!({"response_format": schema})).unwrap().constraint.is_some());
@@ -229,9 +203,6 @@ mod tests {
             json!({"stop": [""]}),
             json!({"top_k": -2}),
             json!({"repetition_penalty": 0}),
-            json!({"presence_penalty": 0.5}),
-            json!({"frequency_penalty": -1}),
-            json!({"logit_bias": {"7": 1}}),
             json!({"max_tokens": 281}),
             json!({"response_format": {"type": "xml"}}),
         ] {

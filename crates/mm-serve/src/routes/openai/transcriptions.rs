@@ -4,7 +4,7 @@ use super::subtitles::{self, Format};
 use crate::{
     engine::{Capability, Speech},
     error::{ApiError, Kind, shortened},
-    media::file_source,
+    media::{decode_recording, file_source},
     routes::body::in_time,
     state::Shared,
 };
@@ -17,11 +17,7 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use mm_core::{DecodedAudio, EncodedFile, Modality, Source, describe_error};
-use mm_data::{
-    decode::{Audio, decode_audio_bytes},
-    decode_audio_source,
-};
+use mm_core::{EncodedFile, Modality, Source};
 use mm_reason::pretrained::Transcript;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -106,37 +102,17 @@ pub(crate) async fn transcribe(
 ) -> Result<(Transcript, f64), ApiError> {
     let (model, _) = state.pool.find(model, Capability::Transcribe)?;
     let max_seconds = state.limits.max_audio_seconds;
-    let (source, seconds) = state.decode(move || decode(&file, param, max_seconds)).await?;
+    let (source, seconds) = state.decode(move || decode_recording(&file, param, max_seconds)).await?;
     let TranscriptionOptions { language, temperature, timestamps } = options;
     let temperature = temperature.filter(|temperature| *temperature > 0.0);
     Ok((model.transcribe(Speech { source, language, timestamps, temperature }).await?, seconds))
 }
 
-/// Decodes a recording once, so that its length can be checked before it is computed with.
-fn decode(file: &EncodedFile, param: &str, max_seconds: f64) -> Result<(Source, f64), ApiError> {
-    let bytes = file.read().map_err(|error| ApiError::from(error).with_param(param))?;
-    let audio = decode_any(file, &bytes).map_err(|error| ApiError::invalid(param, error, "a recording"))?;
-    let seconds = audio.seconds();
-    if seconds > max_seconds {
-        return Err(ApiError::too_large(
-            param,
-            format!("{seconds:.0} s of audio"),
-            format!("at most {max_seconds:.0} s"),
-        ));
-    }
-    Ok((Source::Samples(DecodedAudio::new(audio.samples, audio.sample_rate)?), seconds))
-}
+/// Fields whose other values are refused, and those that change no transcript.
+const NEUTRAL: [&str; 7] =
+    ["stream", "prompt", "timestamp_granularities", "timestamp_granularities[]", "user", "metadata", "store"];
 
-/// Decodes an audio file, or the sound of a video file: browsers record WebM.
-fn decode_any(file: &EncodedFile, bytes: &[u8]) -> Result<Audio, String> {
-    let is_video = bytes.starts_with(b"\x1a\x45\xdf\xa3") || bytes.get(4..8) == Some(b"ftyp");
-    match decode_audio_bytes(bytes, None) {
-        Err(_) if is_video => {
-            decode_audio_source(&Source::Bytes(file.clone()), None).map_err(|error| describe_error(&error))
-        }
-        decoded => decoded,
-    }
-}
+const FIELDS: &str = "one of file, model, language, response_format and temperature";
 
 async fn read(mut multipart: Multipart) -> Result<Form, ApiError> {
     let mut form = Form::default();
@@ -156,13 +132,16 @@ async fn read(mut multipart: Multipart) -> Result<Form, ApiError> {
                 form.temperature =
                     Some(value.ok_or_else(|| ApiError::invalid("temperature", shortened(&text), "0 to 2"))?);
             }
-            "stream" if text == "true" => return Err(ApiError::invalid("stream", "true", "false")),
+            "stream" if !["", "false", "0"].contains(&text.to_ascii_lowercase().as_str()) => {
+                return Err(ApiError::invalid("stream", shortened(&text), "false"));
+            }
             "prompt" if !text.is_empty() => return Err(ApiError::invalid("prompt", "a text", "none")),
-            "timestamp_granularities[]" if text != "segment" => {
+            "timestamp_granularities" | "timestamp_granularities[]" if text != "segment" => {
                 return Err(ApiError::invalid(&name, shortened(&text), "segment"));
             }
             "include[]" => return Err(ApiError::invalid(&name, shortened(&text), "none")),
-            _ => {}
+            name if NEUTRAL.contains(&name) => {}
+            other => return Err(ApiError::invalid(&shortened(other), "a field that is not known", FIELDS)),
         }
     }
     Ok(form)

@@ -2,9 +2,9 @@
 
 use super::{index_of, media::media_path};
 use crate::{
-    embed::{check_count, embed},
+    embed::{Preparation, check_count, embed},
     error::{ApiError, shortened},
-    media::read_source,
+    media::ValueReader,
     routes::body::Body,
     state::Shared,
 };
@@ -117,12 +117,13 @@ pub(crate) async fn upsert(
     for (number, row) in request.rows.iter().enumerate() {
         row.check(number, &names)?;
     }
+    let mut reader = ValueReader::new(&state);
     let (mut inputs, mut targets, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for (number, row) in request.rows.into_iter().enumerate() {
         for (name, value) in row.values() {
             let Some(value) = value.as_deref().filter(|_| names.iter().any(|known| known == name)) else { continue };
             let modality = Modality::from(name);
-            let source = read_source(&state, &modality, value, &format!("rows[{number}].{name}")).await?;
+            let source = reader.read(&modality, value, &format!("rows[{number}].{name}")).await?;
             inputs.push((modality, source));
             targets.push((number, name));
         }
@@ -132,7 +133,8 @@ pub(crate) async fn upsert(
     }
     if !inputs.is_empty() {
         // What cannot be read is named by its row in the message.
-        let embedded = embed(&state, model, &info, inputs, None).await.map_err(|error| error.with_param("rows"));
+        let embedded = embed(&state, (model, &info), inputs, Preparation::of("rows")).await;
+        let embedded = embedded.map_err(|error| error.with_param("rows"));
         let vectors = embedded?.vectors;
         for ((number, name), vector) in targets.into_iter().zip(vectors) {
             rows[number].vectors.insert(name.to_owned(), vector.into());
