@@ -4,7 +4,7 @@
 
     python serve_faults.py MM MODEL [--minutes N] [--rate REQUESTS_PER_SECOND] [--seed N]
 
-Clients embed texts, search, compare, and write and delete rows. Every answer is compared with what the idle server said before, and at the
+Without `--rate` clients send 0.7 of what the server answers without a pause. They embed texts, search, compare, and write and delete rows. Every answer is compared with what the idle server said before, and at the
 end the store with the rows that were acknowledged. Faults, in turn: a client that goes away in the middle of its request, or before its
 answer; weights that are replaced by the same (the model is loaded again); the store locked by another process for 3 s; a full disk for 3 s;
 a client that sends nonsense; one that sends a byte a second. Packages: none.
@@ -138,9 +138,9 @@ class Load:
                 self.rows[row] = text
         return "delete", status, body
 
-    def client(self, seed):
+    def client(self, seed, writes=True):
         client, rng = Client(self.port), random.Random(seed)
-        kinds = [self.embed] * 5 + [self.find] * 3 + [self.compare] + [self.write] * 2 + [self.delete]
+        kinds = [self.embed] * 5 + [self.find] * 3 + [self.compare] + ([self.write] * 2 + [self.delete] if writes else [])
         while not self.stop.is_set():
             started = time.time()
             try:
@@ -232,7 +232,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("mm"), parser.add_argument("model")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=40, help="requests a second of all clients")
+    parser.add_argument("--rate", type=float, help="requests a second of all clients [default: 0.7 of what the server answers without a pause]")
     parser.add_argument("--every", type=float, default=10, help="seconds between faults")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -262,6 +262,17 @@ def main():
         shutil.rmtree(folder)
 
 
+def capacity(port, texts, clients, seconds=30):
+    """Requests a second of the same kinds without a pause between them. Nothing is written."""
+    load = Load(port, texts, float("inf"))
+    threads = [threading.Thread(target=load.client, args=(n, False), daemon=True) for n in range(clients)]
+    [thread.start() for thread in threads]
+    time.sleep(seconds)
+    load.stop.set()
+    [thread.join(120) for thread in threads]
+    return sum(load.statuses.values()) / seconds
+
+
 def measure(arguments, server, port, texts, folder, store):
     for _ in range(600):
         try:
@@ -273,7 +284,9 @@ def measure(arguments, server, port, texts, folder, store):
             pass
         time.sleep(0.2)
     clients = 8
-    load = Load(port, texts, arguments.rate / clients)
+    rate = arguments.rate or 0.7 * capacity(port, texts, clients)
+    print(f"{rate:.1f} requests a second", flush=True)
+    load = Load(port, texts, rate / clients)
     faults = Faults(port, folder / "model", store)
     threads = [threading.Thread(target=load.client, args=(n,), daemon=True) for n in range(clients)]
     threads.append(threading.Thread(target=faults.run, args=(load.stop, arguments.every), daemon=True))

@@ -89,6 +89,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  serve     mm serve against FastAPI with the reference library, infinity where MM_INFINITY_PYTHON has it, \
                  and vLLM where MM_VLLM is its program (--kind texts|images|speech, --clients N, --seconds N, --rounds N)\n\
                  serve-faults  mm serve under mixed load with a fault every ten seconds (--minutes N, --rate N)\n\
+                 serve-overload  mm serve with ten times as many clients as it has room for (--clients N, --seconds N)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
                  --only TEXT; --ranks N: in several processes)\n\
                  All but tensor and index (without --peers) create a Python environment with the other libraries once (some GB)"
@@ -102,6 +103,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("index") => index(rest),
         Some("serve") => serve(rest),
         Some("serve-faults") => serve_faults(rest),
+        Some("serve-overload") => serve_overload(rest),
         Some("training") => training(rest),
         Some("tensor") => tensor(),
         Some(other) => bail!("unknown benchmark `{other}`; `cargo xtask bench list` prints the names"),
@@ -204,6 +206,14 @@ fn serve(rest: &[String]) -> Result<()> {
 fn serve_faults(rest: &[String]) -> Result<()> {
     let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
     script(&mm_hub::python()?, "benches/serve_faults.py", &[built_mm()?, minilm], rest)
+}
+
+/// `mm serve` with more clients than it has room for.
+fn serve_overload(rest: &[String]) -> Result<()> {
+    let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
+    build_benches()?;
+    let binary = |name: &str| root().join("target/release").join(name);
+    script(&mm_hub::python()?, "benches/serve_overload.py", &[binary("mm"), binary("serve"), minilm], rest)
 }
 
 /// The data loader against PyTorch's.
