@@ -5,9 +5,11 @@
 
 use crate::{Error, Result, Tensor};
 
-/// Tokens without padding are a multiple of this number, so that products have fewer distinct shapes, whose plans are
-/// kept.
-const MULTIPLE: usize = 16;
+/// The number of tokens that are computed with for so many: some more, so that products have few distinct shapes, whose
+/// plans are kept. A multiple of 16, and of a 32nd of the next power of two.
+fn rounded(count: usize) -> usize {
+    count.next_multiple_of((count.next_power_of_two() / 32).max(16))
+}
 
 /// The places of the tokens in a padded batch. Layers that treat each token by itself (projections, normalizations,
 /// MLPs) run on the tokens alone, `[1, tokens, dim]`; attention pads them.
@@ -37,8 +39,8 @@ pub struct Unpadding {
 }
 
 impl Unpadding {
-    /// That of a mask `[batch, length]`, true for tokens; `None` where less than an eighth of the batch is padding: too
-    /// little for it to pay.
+    /// That of a mask `[batch, length]`, true for tokens; `None` for a single row, and without tokens. With little padding
+    /// too: batches of many numbers of rows and lengths have few numbers of tokens, so that few plans are kept.
     ///
     /// # Errors
     /// If the mask has another rank.
@@ -48,8 +50,8 @@ impl Unpadding {
         };
         let valid = mask.to_vec::<bool>()?;
         let mut places: Vec<i64> = (0i64..).zip(&valid).filter(|(_, valid)| **valid).map(|(place, _)| place).collect();
-        let count = places.len().next_multiple_of(MULTIPLE);
-        if places.is_empty() || count * 8 > valid.len() * 7 {
+        let count = rounded(places.len());
+        if places.is_empty() || batch == 1 {
             return Ok(None);
         }
         let mut tokens = vec![0i64; valid.len()];
@@ -148,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn batches_with_little_padding_stay_as_they_are() {
-        assert!(Unpadding::new(&mask(&[16, 16])).unwrap().is_none());
-        assert!(Unpadding::new(&mask(&[16, 15])).unwrap().is_none());
-        assert!(Unpadding::new(&mask(&[16, 16, 15, 1])).unwrap().is_some());
+    fn batches_have_few_numbers_of_tokens() {
+        let tokens = |lengths: &[usize]| Unpadding::new(&mask(lengths)).unwrap().unwrap().places.size(0).unwrap();
+        assert_eq!([tokens(&[16, 16]), tokens(&[16, 17]), tokens(&[16, 16, 15, 1])], [32, 48, 48]);
+        assert_eq!([512, 513, 1000, 1025].map(rounded), [512, 544, 1024, 1088]);
         assert!(Unpadding::new(&mask(&[3])).unwrap().is_none());
         assert!(Unpadding::new(&Tensor::zeros(&[2, 3], DType::Bool, Device::Cpu).unwrap()).unwrap().is_none());
     }
