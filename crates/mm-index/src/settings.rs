@@ -47,6 +47,9 @@ const DEFAULT_ROWS: usize = 100_000;
 const FEW_LINKS_ROWS: usize = 200_000;
 
 impl SearchSettings {
+    /// A graph of which a larger fraction is deleted rows is built anew rather than extended.
+    pub const MAX_DELETED_FRACTION: f64 = 0.2;
+
     /// Neighbors of a row in a graph of so many rows.
     pub fn links(&self, rows: usize) -> usize {
         self.connectivity.unwrap_or(if rows > FEW_LINKS_ROWS { 32 } else { 16 })

@@ -110,9 +110,9 @@ fn check_owners(
     let sql = format!(
         "SELECT count(DISTINCT number) FROM {table} x WHERE NOT EXISTS (SELECT 1 FROM mm_rows r WHERE r.number = x.number)"
     );
-    let alone: i64 = transaction.query_one(&sql, &[])?.try_get(0)?;
-    if alone > 0 {
-        report.add(what, format!("{alone} are of rows that are not there; {REBUILD}"), false);
+    let without_row: i64 = transaction.query_one(&sql, &[])?.try_get(0)?;
+    if without_row > 0 {
+        report.add(what, format!("{without_row} are of rows that are not there; {REBUILD}"), false);
     }
     Ok(())
 }

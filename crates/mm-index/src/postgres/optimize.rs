@@ -10,7 +10,7 @@ use super::{
     schema::vector_table,
     stats::{count, deleted, graph_index},
 };
-use crate::{Distance, Error, OnProgress, OptimizeOptions, Optimized, OptimizedGraph, Result};
+use crate::{Distance, Error, OnProgress, OptimizeOptions, Optimized, OptimizedGraph, Result, SearchSettings};
 use postgres::{Client, error::SqlState};
 use std::{
     sync::atomic::Ordering,
@@ -20,9 +20,6 @@ use std::{
 
 /// Largest width of 16-bit vectors in a graph of pgvector.
 const MAX_GRAPH_DIM: usize = 4_000;
-
-/// A graph of which a larger fraction is deleted rows is built anew.
-const MAX_DELETED_FRACTION: f64 = 0.2;
 
 /// The first number of the advisory lock of a process that builds graphs: "mmiy".
 const OPTIMIZE_LOCK: i32 = 0x6d6d_6979;
@@ -83,7 +80,7 @@ impl PostgresStore {
         let rows = count(&mut client, vector)?;
         let before = graph_index(&mut client, vector)?.map(|graph| graph.name);
         drop_others(&mut client, vector, before.as_deref())?;
-        let is_worn = deleted(&mut client, vector)? as f64 > MAX_DELETED_FRACTION * rows as f64;
+        let is_worn = deleted(&mut client, vector)? as f64 > SearchSettings::MAX_DELETED_FRACTION * rows as f64;
         let is_due = if before.is_some() { is_worn } else { rows >= self.settings.exact_below };
         if rows == 0 || !(is_due || options.rebuild) {
             return Ok((None, client));

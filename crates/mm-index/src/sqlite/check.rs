@@ -28,7 +28,7 @@ impl SqliteStore {
             }
             Ok(())
         })?;
-        self.check_words(&mut report)?;
+        self.check_words(&mut report);
         Ok(report)
     }
 
@@ -75,7 +75,7 @@ fn check_vectors(
     on_progress: OnProgress<'_>,
 ) -> Result<(), Failure> {
     let expected = count(connection, vector)?;
-    let (mut found, mut damaged, mut alone, mut values) = (0, Vec::new(), Vec::new(), Vec::new());
+    let (mut found, mut damaged, mut without_row, mut values) = (0, Vec::new(), Vec::new(), Vec::new());
     read_after(connection, vector, 0, |number, blob| {
         if found % PROGRESS_STEP == 0 {
             on_progress(&vector.name, found, expected);
@@ -88,13 +88,13 @@ fn check_vectors(
             Err(other) => return Err(other),
         }
         if !is_in(connection, "row_data", number)? {
-            alone.push(format!("number {number}"));
+            without_row.push(format!("number {number}"));
         }
         Ok(true)
     })?;
     let what = format!("vector `{}` of row", vector.name);
     report.list(&what, &damaged, &format!("its checksum is wrong; {RESTORE}"));
-    report.list(&what, &alone, &format!("the row is not there; {REBUILD}"));
+    report.list(&what, &without_row, &format!("the row is not there; {REBUILD}"));
     if found != expected {
         let reason = format!("found {found} rows, expected {expected}; {REBUILD}");
         report.add(format!("vector `{}`", vector.name), reason, false);

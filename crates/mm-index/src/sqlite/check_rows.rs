@@ -59,7 +59,7 @@ pub(super) fn check_rows(
     for (table, found) in TABLES.into_iter().zip(found) {
         let total: i64 = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
         if total > found {
-            check_others(connection, table, report)?;
+            list_extra_values(connection, table, report)?;
         }
     }
     Ok(())
@@ -94,22 +94,25 @@ fn find_fields(connection: &Connection, number: i64, payload: &Payload) -> Resul
 
 /// Lists the rows of which a table of fields has values that they do not have. Damaged rows, which have been listed, do
 /// not say what they have.
-fn check_others(connection: &Connection, table: &str, report: &mut CheckReport) -> Result<(), Failure> {
+fn list_extra_values(connection: &Connection, table: &str, report: &mut CheckReport) -> Result<(), Failure> {
     let index = TABLES.iter().position(|name| *name == table).unwrap_or(0);
     let mut statement = connection.prepare(&format!("SELECT number, count(*) FROM {table} GROUP BY number"))?;
     let mut groups = statement.query([])?;
-    let (mut alone, mut others) = (Vec::new(), Vec::new());
+    let (mut without_row, mut with_extra_values) = (Vec::new(), Vec::new());
     while let Some(group) = groups.next()? {
         let (number, count): (i64, i64) = (group.get(0)?, group.get(1)?);
         match row_data(connection, number) {
-            Ok(Some(row)) if find_fields(connection, number, &row.payload)?.found[index] < count => others.push(row.id),
-            Ok(Some(_)) => {}
-            Ok(None) => alone.push(format!("number {number}")),
+            Ok(Some(row)) => {
+                if find_fields(connection, number, &row.payload)?.found[index] < count {
+                    with_extra_values.push(row.id);
+                }
+            }
+            Ok(None) => without_row.push(format!("number {number}")),
             Err(failure) if failure.is_damage() => {}
             Err(other) => return Err(other),
         }
     }
-    report.list("row", &others, &format!("filters see values that it does not have; {REBUILD}"));
-    report.list("fields of row", &alone, &format!("the row is not there; {REBUILD}"));
+    report.list("row", &with_extra_values, &format!("filters see values that it does not have; {REBUILD}"));
+    report.list("fields of row", &without_row, &format!("the row is not there; {REBUILD}"));
     Ok(())
 }

@@ -81,8 +81,8 @@ impl Selector<'_> {
 
     /// The numbers of a field and of the fields inside of it.
     fn fields_within(&self, path: &str) -> Result<Vec<i64>, Failure> {
-        // `/` is the character behind `.`.
-        let sql = "SELECT field FROM fields WHERE path = ?1 OR (path > ?1 || '.' AND path < ?1 || '/')";
+        // `/` is the character behind `.`. A path that ends with `.` is that of an empty key.
+        let sql = "SELECT field FROM fields WHERE path = ?1 OR (path >= ?1 || '.' AND path < ?1 || '/')";
         let mut statement = self.connection.prepare_cached(sql)?;
         let fields: Vec<i64> = statement.query_map([path], |row| row.get(0))?.collect::<Result<_, _>>()?;
         if fields.is_empty() { Ok(vec![self.field(path)?]) } else { Ok(fields) }

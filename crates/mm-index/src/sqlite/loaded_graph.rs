@@ -5,15 +5,35 @@ use super::{
     NamedVector, SqliteStore,
     graph::{Graph, GraphResult},
     graph_record::{GraphRecord, graph_record},
+    selection::RowSet,
     tail::Tail,
 };
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A graph in memory and the rows that it lacks.
 pub(super) struct LoadedGraph {
     pub(super) record: GraphRecord,
     pub(super) graph: Graph,
     pub(super) fresh: Tail,
+    rows: OnceLock<RowSet>,
+}
+
+impl LoadedGraph {
+    fn new(record: GraphRecord, graph: Graph) -> Self {
+        let fresh = Tail::after(record.through);
+        Self { record, graph, fresh, rows: OnceLock::new() }
+    }
+
+    /// The rows of the graph; deleted ones may be among them. usearch has no list of them: the first call asks it for each
+    /// number, by one thread, since a worker of rayon that waits for others would take up a search that waits for this one.
+    pub(super) fn rows(&self) -> &RowSet {
+        self.rows.get_or_init(|| {
+            let mut rows = RowSet::with_capacity(usize::try_from(self.record.through).unwrap_or(0) + 1);
+            let row_numbers = (1..=self.record.through).filter(|number| self.graph.contains(*number));
+            row_numbers.for_each(|number| rows.insert(number as usize));
+            rows
+        })
+    }
 }
 
 /// The latest graph of a named vector, or why it cannot be loaded.
@@ -84,10 +104,7 @@ impl SqliteStore {
     /// Reads the graph of a record; none where it was deleted since there is a newer one.
     pub(super) fn load_graph(&self, vector: &NamedVector, record: &GraphRecord) -> Option<GraphResult<LoadedGraph>> {
         match record.load(&self.graphs(), vector, self) {
-            Ok(graph) => {
-                let fresh = Tail::after(record.through);
-                Some(Ok(LoadedGraph { record: record.clone(), graph, fresh }))
-            }
+            Ok(graph) => Some(Ok(LoadedGraph::new(record.clone(), graph))),
             Err(reason) => {
                 let latest = self.read("reading the record of a graph", |connection| graph_record(connection, vector));
                 let is_newer = |latest: GraphRecord| latest.generation > record.generation;
@@ -116,7 +133,7 @@ mod tests {
             scale: 1.0,
         };
         let graph = Graph::new(&VectorConfig::cosine(2), &SearchSettings::default(), 1, 1.0).unwrap();
-        LoadedGraph { record, graph, fresh: Tail::default() }
+        LoadedGraph::new(record, graph)
     }
 
     fn load(cache: &GraphCache, generation: i64) -> Option<i64> {
@@ -129,8 +146,9 @@ mod tests {
         let cache = &GraphCache::default();
         assert_eq!(load(cache, 1), Some(1));
         let (started, is_started) = mpsc::channel();
-        let (go_on, may_go_on) = mpsc::channel::<()>();
         thread::scope(|scope| {
+            // Where an assertion fails, `go_on` is dropped, and the loader ends too.
+            let (go_on, may_go_on) = mpsc::channel::<()>();
             let loader = scope.spawn(move || {
                 let slowly = || {
                     started.send(()).unwrap();
@@ -162,7 +180,8 @@ mod tests {
             store.read("reading", |connection| graph_record(connection, vector)).unwrap().unwrap()
         };
         let first = optimize();
-        assert_eq!(store.load_graph(vector, &first).unwrap().unwrap().graph.len(), 1);
+        let loaded = store.load_graph(vector, &first).unwrap().unwrap();
+        assert_eq!((loaded.graph.len(), loaded.rows().ones().collect::<Vec<_>>()), (1, vec![1]));
         let second = optimize();
         assert!(store.load_graph(vector, &first).is_none());
         std::fs::remove_file(store.graphs().join(&second.file)).unwrap();

@@ -40,6 +40,9 @@ pub(super) struct Caches {
     graph: GraphCache,
 }
 
+/// That the graph of a state of the store is gone, since there is a newer one.
+struct Replaced;
+
 /// The best `k` of scored rows that are there, best first.
 fn best_live(
     live: &mut LiveRows<'_>,
@@ -81,10 +84,17 @@ impl SqliteStore {
             seconds: 0.0,
             note: None,
         };
-        let loaded = self.graph_for(target, state, k, &mut step);
+        let cache_bytes = self.settings.cache_bytes;
+        let (loaded, cache_bytes) = match self.graph_for(target, state, k, &mut step) {
+            Ok(loaded) => (loaded, cache_bytes),
+            // Later states have a graph again: all rows are not kept in memory for this one.
+            Err(Replaced) => (None, 0),
+        };
+        // Of the selected rows those that have the vector.
         let narrowed = match (&loaded, target.selection) {
             (Some(loaded), Some(selection)) => {
-                Some(self.narrow(selection, live.connection(), target.vector, loaded, state)?)
+                let fresh = loaded.fresh.row_numbers(live.connection(), target.vector, state, cache_bytes)?;
+                Some(selection.narrow(loaded.rows(), &fresh))
             }
             _ => None,
         };
@@ -94,7 +104,7 @@ impl SqliteStore {
         let least = self.settings.least_filtered(state.rows);
         let is_wide = narrowed.as_ref().is_none_or(|rows| rows.in_graph > 0 && rows.rows.len() >= least);
         let found = match loaded.filter(|_| is_wide) {
-            Some(loaded) => self.walk(live, target, (&loaded, narrowed.as_deref()), state, k, &mut step)?,
+            Some(loaded) => self.walk(live, target, (&loaded, narrowed.as_ref()), state, k, &mut step)?,
             None => None,
         };
         let found = match found {
@@ -102,39 +112,20 @@ impl SqliteStore {
                 step.method = Method::Graph;
                 found
             }
-            None => self.compare_all(live, target, state, k, &mut step)?,
+            None => compare_all(live, target, state, k, cache_bytes, &mut step)?,
         };
         step.seconds = started.elapsed().as_secs_f64();
         Ok((found, step))
     }
 
-    /// The selected rows that have a named vector.
-    fn narrow(
-        &self,
-        selection: &Selection,
-        connection: &Connection,
-        vector: &NamedVector,
-        loaded: &LoadedGraph,
-        state: &VectorState,
-    ) -> Result<Arc<Narrowed>, Failure> {
-        if let Some(known) = selection.narrowed(vector.number) {
-            return Ok(known);
-        }
-        let fresh = loaded.fresh.row_numbers(connection, vector, state, self.settings.cache_bytes)?;
-        let LoadedGraph { record, graph, .. } = loaded;
-        // Numbers begin at 1: a graph of so many rows has all of them, which takes no looking up.
-        let has_all = graph.len() as i64 == record.through;
-        Ok(selection.narrow(vector.number, record.through, |number| has_all || graph.contains(number), &fresh))
-    }
-
-    /// The graph, where it may find the rows faster than comparing all of them.
+    /// The graph, where there is one that may find the rows faster than comparing all of them.
     fn graph_for(
         &self,
         target: &Target<'_>,
         state: &VectorState,
         k: usize,
         step: &mut Step,
-    ) -> Option<Arc<LoadedGraph>> {
+    ) -> Result<Option<Arc<LoadedGraph>>, Replaced> {
         let rows = state.rows;
         let is_single = !target.vector.config.multi && target.queries.len() == 1;
         let is_wide = step.filtered.is_none_or(|count| count >= self.settings.least_filtered(rows));
@@ -142,17 +133,21 @@ impl SqliteStore {
             if rows >= self.settings.exact_below && !target.vector.config.multi && step.filtered.is_none() {
                 step.note = Some("no graph yet; `mm index optimize` builds one".into());
             }
-            return None;
+            return Ok(None);
         };
         if !(is_single && is_wide && self.settings.suits_graph(rows, k)) {
-            return None;
+            return Ok(None);
         }
-        // None for a state older than the graph that is in memory.
-        match target.vector.caches.graph.get(record.generation, || self.load_graph(target.vector, record))? {
-            Ok(loaded) => Some(loaded),
-            Err(reason) => {
+        match target.vector.caches.graph.get(record.generation, || self.load_graph(target.vector, record)) {
+            Some(Ok(loaded)) => Ok(Some(loaded)),
+            Some(Err(reason)) => {
                 step.note = Some(format!("{reason}; searched exactly, `mm index optimize` builds the graph again"));
-                None
+                Ok(None)
+            }
+            // The state is older than the graph that is in memory.
+            None => {
+                step.note = Some("a newer graph replaced the one of this search; searched exactly".into());
+                Err(Replaced)
             }
         }
     }
@@ -201,30 +196,30 @@ impl SqliteStore {
             wanted *= 4;
         }
     }
+}
 
-    /// Compares every row, or every one that the filter selects.
-    fn compare_all(
-        &self,
-        live: &mut LiveRows<'_>,
-        target: &Target<'_>,
-        state: &VectorState,
-        k: usize,
-        step: &mut Step,
-    ) -> Result<Vec<Scored>, Failure> {
-        const FEW: usize = 8;
-        let connection = live.connection();
-        // Of whatever generation it is: the vector of a number never changes.
-        let loaded = target.vector.caches.graph.latest();
-        let graph = loaded.as_ref().map(|loaded| &loaded.graph);
-        let in_memory = graph.is_some_and(Graph::has_stored_vectors);
-        let one_by_one = target.selection.filter(|s| in_memory || s.len() < state.rows / FEW);
-        let scored = match one_by_one {
-            Some(selection) => score_selected(connection, target, graph, selection)?,
-            None => scan(&target.vector.caches.all, connection, target, state, self.settings.cache_bytes)?,
-        };
-        step.scored += scored.len();
-        best_live(live, scored, target, k)
-    }
+/// Compares every row, or every one that the filter selects. Of what it reads at most `cache_bytes` stay in memory.
+fn compare_all(
+    live: &mut LiveRows<'_>,
+    target: &Target<'_>,
+    state: &VectorState,
+    k: usize,
+    cache_bytes: usize,
+    step: &mut Step,
+) -> Result<Vec<Scored>, Failure> {
+    const FEW: usize = 8;
+    let connection = live.connection();
+    // Of whatever generation it is: the vector of a number never changes.
+    let loaded = target.vector.caches.graph.latest();
+    let graph = loaded.as_ref().map(|loaded| &loaded.graph);
+    let in_memory = graph.is_some_and(Graph::has_stored_vectors);
+    let one_by_one = target.selection.filter(|s| in_memory || s.len() < state.rows / FEW);
+    let scored = match one_by_one {
+        Some(selection) => score_selected(connection, target, graph, selection)?,
+        None => scan(&target.vector.caches.all, connection, target, state, cache_bytes)?,
+    };
+    step.scored += scored.len();
+    best_live(live, scored, target, k)
 }
 
 /// Scores the rows that a filter selects: those in the graph by all threads, the others as they are read.

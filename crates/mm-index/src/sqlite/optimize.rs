@@ -5,12 +5,12 @@ use super::{
     connection::{Mode, connect},
     failure::Failure,
     graph::{Graph, hash_file, scale_for},
-    graph_record::{GraphRecord, graph_record},
+    graph_record::{GraphRecord, graph_file, graph_record, latest_generation},
     read::read_blob,
     stats::{count, count_after},
     tail::read_after,
 };
-use crate::{Error, OnProgress, OptimizeOptions, Optimized, OptimizedGraph, Quantization, Result};
+use crate::{Error, OnProgress, OptimizeOptions, Optimized, OptimizedGraph, Quantization, Result, SearchSettings};
 use half::f16;
 use rayon::prelude::*;
 use rusqlite::params;
@@ -23,9 +23,6 @@ use std::{
 
 /// Rows that are read before they are added to a graph together.
 const BATCH: usize = 4096;
-
-/// A graph of which a larger fraction is deleted rows is built anew rather than extended.
-const MAX_DELETED_FRACTION: f64 = 0.2;
 
 /// The file that one process at a time holds while it builds graphs.
 const LOCK: &str = "optimize.lock";
@@ -93,7 +90,7 @@ impl SqliteStore {
         self.fill(vector, &graph, &plan, kept, options, &mut progress)?;
         let scale = plan.scale;
         let generation = plan.generation;
-        let file = format!("{}-{generation}.usearch", vector.number);
+        let file = graph_file(vector, generation);
         let (bytes, blake3) = self.put_in_place(&graph, &file).map_err(named)?;
         let record = GraphRecord {
             generation,
@@ -139,12 +136,12 @@ impl SqliteStore {
         }
         let table = super::schema::vector_table(vector.number);
         let through = connection.query_row(&format!("SELECT max(number) FROM {table}"), [], |row| row.get(0))?;
-        let generation = record.as_ref().map_or(0, |r| r.generation) + 1;
+        let generation = latest_generation(connection, vector, &self.graphs())? + 1;
         let base = match record {
             Some(record) if !rebuild && record.quantization == vector.config.quantization => {
                 let fresh = count_after(connection, vector, record.through)?;
                 let deleted = (record.count + fresh).saturating_sub(rows);
-                let is_worn = deleted as f64 > MAX_DELETED_FRACTION * record.count as f64;
+                let is_worn = deleted as f64 > SearchSettings::MAX_DELETED_FRACTION * record.count as f64;
                 let is_sound = hash_file(&self.graphs().join(&record.file)).is_ok_and(|hash| hash == record.blake3);
                 if fresh == 0 && !is_worn && is_sound {
                     return Ok(None);

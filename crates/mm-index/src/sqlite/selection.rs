@@ -1,10 +1,6 @@
 //! The rows that a filter selects, as sets of their numbers.
 
 use fixedbitset::FixedBitSet;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
 
 /// Numbers of rows.
 pub(super) type RowSet = FixedBitSet;
@@ -13,8 +9,6 @@ pub(super) type RowSet = FixedBitSet;
 pub(super) struct Selection {
     rows: RowSet,
     len: usize,
-    /// What graphs are searched for, by the number of their named vector.
-    narrowed: Mutex<HashMap<i64, Arc<Narrowed>>>,
 }
 
 /// The selected rows that have a named vector.
@@ -26,7 +20,7 @@ pub(super) struct Narrowed {
 
 impl Selection {
     pub(super) fn new(rows: RowSet) -> Self {
-        Self { len: rows.count_ones(..), rows, narrowed: Mutex::default() }
+        Self { len: rows.count_ones(..), rows }
     }
 
     /// Whether a row is selected; rows that were written after the selection was made are not.
@@ -46,33 +40,16 @@ impl Selection {
 
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
-        let narrowed = self.narrowed.lock().unwrap_or_else(PoisonError::into_inner);
-        size_of_val(self.rows.as_slice()) + narrowed.values().map(|narrowed| narrowed.rows.bytes()).sum::<usize>()
+        size_of_val(self.rows.as_slice())
     }
 
-    /// Without the rows that lack a named vector, as they were counted before.
-    pub(super) fn narrowed(&self, vector: i64) -> Option<Arc<Narrowed>> {
-        self.narrowed.lock().unwrap_or_else(PoisonError::into_inner).get(&vector).cloned()
-    }
-
-    /// Without the rows that lack a named vector. Rows up to the number `through` that have it are in its graph; `fresh`
-    /// are the later ones.
-    pub(super) fn narrow(
-        &self,
-        vector: i64,
-        through: i64,
-        is_in_graph: impl Fn(i64) -> bool,
-        fresh: &[i64],
-    ) -> Arc<Narrowed> {
-        let mut rows = RowSet::with_capacity(self.rows.len());
-        let row_numbers = self.numbers().take_while(|number| *number <= through);
-        row_numbers.filter(|number| is_in_graph(*number)).for_each(|number| rows.insert(number as usize));
+    /// Without the rows that lack a named vector: `graph` are the rows of its graph, `fresh` those that the graph lacks.
+    pub(super) fn narrow(&self, graph: &RowSet, fresh: &[i64]) -> Narrowed {
+        let mut rows = self.rows.clone();
+        rows.intersect_with(graph);
         let in_graph = rows.count_ones(..);
         fresh.iter().filter(|number| self.contains(**number)).for_each(|number| rows.insert(*number as usize));
-        let narrowed = Arc::new(Narrowed { rows: Self::new(rows), in_graph });
-        let mut known = self.narrowed.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(vector, Arc::clone(&narrowed));
-        narrowed
+        Narrowed { rows: Self::new(rows), in_graph }
     }
 }
 
@@ -83,10 +60,10 @@ mod tests {
     #[test]
     fn rows_without_the_vector_are_left_out() {
         let selection = Selection::new([1, 2, 5, 8, 9, 11].into_iter().collect());
-        assert!(selection.narrowed(1).is_none());
-        let narrowed = selection.narrow(1, 8, |number| number % 2 == 0, &[9, 10]);
-        assert_eq!((narrowed.rows.numbers().collect::<Vec<_>>(), narrowed.in_graph), (vec![2, 8, 9], 2));
-        assert!(Arc::ptr_eq(&narrowed, &selection.narrowed(1).unwrap()));
-        assert_eq!((selection.len(), selection.narrowed(2).is_none()), (6, true));
+        for graph in [vec![2, 4, 6, 8], vec![2, 8, 500]] {
+            let narrowed = selection.narrow(&graph.into_iter().collect(), &[9, 10, 600]);
+            assert_eq!((narrowed.rows.numbers().collect::<Vec<_>>(), narrowed.in_graph), (vec![2, 8, 9], 2));
+            assert_eq!((narrowed.rows.len(), selection.len()), (3, 6));
+        }
     }
 }

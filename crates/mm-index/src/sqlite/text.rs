@@ -12,7 +12,7 @@ use std::{
 /// Pages of lists that one step of merging writes: a few megabytes, for which other writers wait.
 const MERGED_PAGES: i64 = 1000;
 
-/// Time between two steps of merging, in which other writers come to their turn.
+/// Time between two steps of merging, in which other writers can write.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Words as an expression of FTS5 that finds rows with any of them. Each is quoted, so that no word is an operator.
@@ -77,24 +77,30 @@ impl SqliteStore {
     }
 
     /// Compares the index with the texts, for which SQLite needs the right to write.
-    pub(super) fn check_words(&self, report: &mut CheckReport) -> Result<()> {
+    pub(super) fn check_words(&self, report: &mut CheckReport) {
         let compared = self.try_write(|connection| {
             // With a rank, the words are compared with the texts.
             connection.execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)", [])?;
             Ok(())
         });
-        let Err(failure) = compared else { return Ok(()) };
+        let Err(failure) = compared else { return };
         let why = match failure.code() {
             Some(ErrorCode::DatabaseCorrupt) => {
                 report.add("words", format!("their index is not that of the texts; {REBUILD}"), false);
-                return Ok(());
+                return;
             }
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process writes; check again later",
-            Some(ErrorCode::ReadOnly) => "this process may not write here, which comparing them with the texts needs",
-            _ => return Err(failure.at(&self.database(), "checking the words")),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "another process writes; check again later".to_owned()
+            }
+            Some(ErrorCode::ReadOnly) => {
+                "this process may not write here, which comparing them with the texts needs".to_owned()
+            }
+            _ => match failure {
+                Failure::Sql(error) => error.to_string(),
+                other => other.at(&self.database(), "checking the words").to_string(),
+            },
         };
         report.notes.push(format!("the words were not checked: {why}"));
-        Ok(())
     }
 }
 
@@ -153,6 +159,11 @@ mod tests {
         other.execute_batch("UPDATE row_data SET text = 'blue bird'").unwrap();
         let problems = check().problems;
         assert!(problems.iter().any(|problem| problem.what == "words"), "{problems:?}");
+        // Another error than these keeps nothing else from being reported.
+        other.execute_batch("DROP TABLE words").unwrap();
+        let report = check();
+        assert!(report.notes[0].contains("no such table: words"), "{report:?}");
+        assert_eq!(report.problems[0].what, "row a");
     }
 
     #[test]

@@ -89,13 +89,22 @@ struct Writer<'a> {
     counts: HashMap<i64, i64>,
     /// Numbers of fields by their paths.
     fields: HashMap<String, i64>,
-    /// Whether words are indexed of which no text tells any more which they are.
+    /// Whether the index has words of a row whose text is unknown.
     has_stale_words: bool,
+    /// Removed rows of which it is unknown what the tables of fields have.
+    unknown_fields: Vec<i64>,
 }
 
 impl<'a> Writer<'a> {
     fn new(store: &'a SqliteStore, connection: &'a Connection) -> Self {
-        Self { store, connection, counts: HashMap::new(), fields: HashMap::new(), has_stale_words: false }
+        Self {
+            store,
+            connection,
+            counts: HashMap::new(),
+            fields: HashMap::new(),
+            has_stale_words: false,
+            unknown_fields: Vec::new(),
+        }
     }
 
     fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<usize> {
@@ -154,8 +163,8 @@ impl<'a> Writer<'a> {
             Ok(None) => return Ok(()),
             // A damaged row does not say what was derived from it.
             Err(failure) if failure.is_damage() => {
-                self.remove_fields_by_number(number)?;
-                self.has_stale_words = true;
+                self.unknown_fields.push(number);
+                self.has_stale_words |= self.has_words(number)?;
             }
             Err(failure) => return Err(failure),
         }
@@ -171,7 +180,7 @@ impl<'a> Writer<'a> {
     /// Removes the fields and the words of a row that is as it was written.
     fn remove_derived(&mut self, number: i64, row: &RowData) -> Result<(), Failure> {
         if !self.remove_fields(number, &FieldValues::of(&row.payload))? {
-            self.remove_fields_by_number(number)?;
+            self.unknown_fields.push(number);
         }
         if let Some(text) = &row.text {
             let sql = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?1, ?2)";
@@ -196,16 +205,28 @@ impl<'a> Writer<'a> {
         Ok(found_all)
     }
 
-    /// Removes whatever the tables of fields have of a row, by reading them.
-    fn remove_fields_by_number(&self, number: i64) -> Result<(), Failure> {
+    /// Whether the index has words of a row: FTS5 keeps the number of words of each.
+    fn has_words(&self, number: i64) -> rusqlite::Result<bool> {
+        self.connection.prepare_cached("SELECT 1 FROM words_docsize WHERE id = ?1")?.exists([number])
+    }
+
+    /// Removes whatever the tables of fields have of rows, by reading them once: they are not in the order of rows.
+    fn remove_unknown_fields(&self) -> Result<(), Failure> {
+        if self.unknown_fields.is_empty() {
+            return Ok(());
+        }
+        // A list in JSON.
+        let row_numbers = format!("{:?}", self.unknown_fields);
         for table in ["field_values", "field_points"] {
-            self.execute(&format!("DELETE FROM {table} WHERE number = ?1"), [number])?;
+            let sql = format!("DELETE FROM {table} WHERE number IN (SELECT value FROM json_each(?1))");
+            self.execute(&sql, [&row_numbers])?;
         }
         Ok(())
     }
 
-    /// Records the numbers of rows, and indexes the words anew where they are stale.
+    /// Records the numbers of rows, and removes what is left of damaged ones.
     fn finish(&self) -> Result<(), Failure> {
+        self.remove_unknown_fields()?;
         if self.has_stale_words {
             text::rebuild(self.connection)?;
         }
@@ -213,5 +234,33 @@ impl<'a> Writer<'a> {
             self.execute("UPDATE vectors SET count = count + ?2 WHERE vector = ?1", params![vector, change])?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Query, Store as _, StoreConfig, VectorConfig};
+
+    #[test]
+    fn the_words_are_indexed_anew_only_where_a_damaged_row_had_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::create(folder.path(), &StoreConfig::new("v", VectorConfig::cosine(2))).unwrap();
+        let row = |n: usize| Row::new(format!("{n}")).with_text(format!("word{n}")).with_field("n", n);
+        store.upsert(&(0..50).map(row).collect::<Vec<_>>()).unwrap();
+        store.upsert(&[Row::new("no text").with_field("n", 1)]).unwrap();
+        let changes_of_deleting = |id: &str| {
+            let damage = format!("UPDATE row_data SET checksum = checksum + 1 WHERE id = '{id}'");
+            store.write("damaging", |connection| Ok(connection.execute(&damage, [])?)).unwrap();
+            let changes = || store.writer.lock().unwrap().total_changes();
+            let before = changes();
+            assert_eq!(store.delete(&[id]).unwrap(), 1);
+            changes() - before
+        };
+        assert!(changes_of_deleting("no text") < 20);
+        assert!(changes_of_deleting("7") >= 49);
+        assert_eq!(store.query(&Query::text("word7")).unwrap().hits.len(), 0);
+        assert_eq!(store.query(&Query::text("word8")).unwrap().hits.len(), 1);
+        assert_eq!(store.check(&mut |_, _, _| {}).unwrap().problems, []);
     }
 }

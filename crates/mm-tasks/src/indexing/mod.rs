@@ -5,6 +5,8 @@
 //! Since every batch is on disk when the next one begins, an interrupted call is continued by the same call.
 
 mod clusters;
+mod columns;
+mod former;
 mod import;
 mod modalities;
 #[cfg(feature = "parquet")]
@@ -33,7 +35,7 @@ use mm_index::{Model, Row, Store};
 use modalities::chosen_modalities;
 use payload::PayloadColumns;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
 };
 use vectors::embed_rows;
@@ -96,7 +98,11 @@ pub fn update(
     }
     let columns = PayloadColumns::infer(&data.manifest);
     let stored: HashMap<String, Option<String>> = store.versions()?.into_iter().collect();
-    let update = Update { store, model, data, modalities: &modalities, columns: &columns, options, stop, stored };
+    let is_of_store = |modality: &Modality| store.config().vectors.contains_key(modality.name());
+    let of_store: Vec<Modality> = model.modalities().into_iter().filter(is_of_store).collect();
+    let orders = [modalities.as_slice(), of_store.as_slice()];
+    let update =
+        Update { store, model, data, modalities: &modalities, orders, columns: &columns, options, stop, stored };
     let mut summary = IndexSummary { failed: data.without_id.clone(), ..IndexSummary::default() };
     if !options.replace {
         update.check_ids()?;
@@ -104,16 +110,20 @@ pub fn update(
     if options.delete_missing {
         summary.deleted = update.delete_missing()?;
     }
-    let (mut embedded, mut rewritten) = (Vec::new(), Vec::new());
+    let (mut embedded, mut rewritten, mut of_embedded) = (Vec::new(), Vec::new(), BTreeSet::new());
     for row in 0..data.manifest.rows.len() {
-        match update.plan(row).change {
+        let plan = update.plan(row);
+        match plan.change {
             Change::None => summary.unchanged += 1,
             Change::Cells => rewritten.push(row),
-            Change::Values => embedded.push(row),
+            Change::Values => {
+                embedded.push(row);
+                of_embedded.extend(plan.embedded);
+            }
         }
     }
     update.rewrite(&rewritten, &mut summary)?;
-    update.embed(&embedded, &mut summary, on_progress)?;
+    update.embed(&embedded, vectors::batch_size(&of_embedded), &mut summary, on_progress)?;
     Ok(summary)
 }
 
@@ -123,6 +133,8 @@ struct Update<'a> {
     model: &'a dyn Embedder,
     data: &'a DataSource,
     modalities: &'a [Modality],
+    /// The orders in which former versions may have been made: that of the call, and that of the model.
+    orders: [&'a [Modality]; 2],
     columns: &'a PayloadColumns,
     options: &'a IndexOptions,
     stop: &'a AtomicBool,
@@ -135,7 +147,9 @@ impl Update<'_> {
     fn plan(&self, row: usize) -> Plan {
         let row = &self.data.manifest.rows[row];
         let stored = self.stored.get(&row.id).and_then(|version| version.as_deref());
-        Version::of(&self.data.key, row, self.modalities, self.columns).plan(stored, self.modalities)
+        let renewed = stored.and_then(|stored| former::renewed(stored, row, &self.orders));
+        let version = Version::of(&self.data.key, row, self.modalities, self.columns);
+        version.plan(renewed.as_deref().or(stored), self.modalities)
     }
 
     /// Whether a stored row was written for this data set.
@@ -174,10 +188,11 @@ impl Update<'_> {
             let ids: Vec<&str> = batch.iter().map(|row| self.data.manifest.rows[*row].id.as_str()).collect();
             let mut changed = Vec::with_capacity(batch.len());
             for (row, stored) in batch.iter().zip(self.store.get(&ids)?) {
-                let plan = self.plan(*row);
+                let mut plan = self.plan(*row);
                 // A row that another process deleted in the meantime, or whose file changed, comes with the next call.
-                let stored = stored.filter(|_| plan.change == Change::Cells);
-                changed.extend(stored.map(|stored| Row { vectors: stored.vectors, ..self.row(*row, &plan.version) }));
+                let Some(stored) = stored.filter(|_| plan.change == Change::Cells) else { continue };
+                plan.leave_out_missing(&stored.vectors);
+                changed.push(Row { vectors: stored.vectors, ..self.row(*row, &plan.version) });
             }
             summary.changed += changed.len();
             self.store.upsert(&changed)?;
@@ -201,11 +216,12 @@ impl Update<'_> {
     fn embed(
         &self,
         rows: &[usize],
+        batch_size: usize,
         summary: &mut IndexSummary,
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
         let mut done = 0;
-        for batch in rows.chunks(vectors::batch_size(self.modalities)) {
+        for batch in rows.chunks(batch_size) {
             on_progress(done, rows.len());
             let is_stopped = self.stop.load(Ordering::Relaxed);
             let embedded = if is_stopped { None } else { embed_rows(self, batch)? };

@@ -4,6 +4,7 @@
 //! other numbers) is a column of texts of the type JSON, one of Parquet's logical types
 //! (<https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#json>), by which an import restores them.
 
+use super::columns::column_of;
 use crate::{
     Error, Result,
     embedding::{ROW_GROUP_SIZE, write_optional, write_values},
@@ -116,9 +117,6 @@ pub(super) fn json_columns(path: &Path) -> Result<Vec<String>> {
     Ok(columns.filter(is_json).map(|column| column.name().to_owned()).collect())
 }
 
-/// Columns that are not of a field.
-const OWN: [&str; 3] = ["id", "text", "embedding"];
-
 /// Writes rows as a Parquet file with the columns `id`, `text`, one for each field (`payload_id` for a field `id`), and
 /// `embedding`, a list of float32, where a vector is named.
 pub struct ParquetRows<'a, W: Write + Send> {
@@ -202,8 +200,7 @@ fn schema(fields: &[(&String, FieldType)], has_vectors: bool) -> ParquetResult<T
         column("text", FieldType::Text, Repetition::OPTIONAL)?,
     ];
     for (name, kind) in fields {
-        let name = if OWN.contains(&name.as_str()) { format!("payload_{name}") } else { (*name).clone() };
-        columns.push(column(&name, *kind, Repetition::OPTIONAL)?);
+        columns.push(column(&column_of(name), *kind, Repetition::OPTIONAL)?);
     }
     if has_vectors {
         let element = Type::primitive_type_builder("element", PhysicalType::FLOAT);

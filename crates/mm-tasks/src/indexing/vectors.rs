@@ -7,19 +7,20 @@ use crate::{
 };
 use mm_core::Modality;
 use mm_index::{Row, Vectors};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The vectors of one row by modality.
 type RowVectors = BTreeMap<Modality, Vec<Vec<f32>>>;
 
-/// Rows that are embedded before they are written together: what an interruption loses at most.
-pub(super) fn batch_size(modalities: &[Modality]) -> usize {
+/// Rows of which these modalities are embedded before they are written together: what an interruption loses at most.
+pub(super) fn batch_size(embedded: &BTreeSet<Modality>) -> usize {
+    const LARGEST: usize = 1024;
     let of = |modality: &Modality| match modality.name() {
-        "text" => 1024,
+        "text" => LARGEST,
         "video" => 64,
         _ => 512,
     };
-    modalities.iter().map(of).min().unwrap_or(1)
+    embedded.iter().map(of).min().unwrap_or(LARGEST)
 }
 
 /// The rows of a batch, and the values that could not be embedded. Vectors that are not embedded stay; those of a value
@@ -44,8 +45,10 @@ pub(super) fn embed_rows(update: &Update<'_>, rows: &[usize]) -> Result<Option<(
     let mut written = Vec::with_capacity(rows.len());
     for (index, plan) in &mut plans {
         incomplete.remove(index).into_iter().flatten().for_each(|modality| plan.version.leave_out(&modality));
-        let mut row = update.row(*index, &plan.version);
-        row.vectors = kept.remove(&row.id).unwrap_or_default();
+        let vectors_kept = kept.remove(&manifest.rows[*index].id).unwrap_or_default();
+        // What another process deleted in the meantime is embedded by the next call.
+        plan.leave_out_missing(&vectors_kept);
+        let mut row = Row { vectors: vectors_kept, ..update.row(*index, &plan.version) };
         for (modality, list) in vectors.remove(index).unwrap_or_default() {
             row.vectors.insert(modality.name().to_owned(), to_vectors(update, &row.id, &modality, list)?);
         }
@@ -97,4 +100,16 @@ fn to_vectors(update: &Update<'_>, id: &str, modality: &Modality, mut list: Vec<
     let found = format!("{} values", list.len());
     let expected = "one: the store was made from rows with one each; build a new one for several";
     Err(Error::invalid(format!("{modality} of row `{id}`"), found, expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_as_large_as_what_is_embedded_allows() {
+        let size = |modalities: &[Modality]| batch_size(&modalities.iter().cloned().collect::<BTreeSet<_>>());
+        assert_eq!((size(&[Modality::IMAGE, Modality::TEXT]), size(&[Modality::TEXT])), (512, 1024));
+        assert_eq!((size(&[Modality::IMAGE, Modality::VIDEO]), size(&[])), (64, 1024));
+    }
 }

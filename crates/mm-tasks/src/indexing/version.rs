@@ -1,9 +1,10 @@
 //! The version of a row: what its vectors were computed from, as a text that is stored with it; and what is to be done
 //! with a row whose version differs from the stored one.
 
-use super::payload::PayloadColumns;
+use super::{former::is_former, payload::PayloadColumns};
 use mm_core::{Modality, Source};
 use mm_data::{Row, source_name};
+use mm_index::Vectors;
 use std::{collections::BTreeMap, fmt};
 
 /// Hexadecimal digits of each part.
@@ -12,10 +13,10 @@ const DIGITS: usize = 16;
 /// The data set, the values and the cells of a row: `DATA:image=VALUES,text=VALUES:CELLS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
-    source: String,
+    pub(super) source: String,
     /// Hashes of the values that were embedded, by modality.
-    values: BTreeMap<String, String>,
-    cells: String,
+    pub(super) values: BTreeMap<String, String>,
+    pub(super) cells: String,
 }
 
 /// What is to be done with a row.
@@ -46,12 +47,7 @@ impl Version {
     /// The version of a row as it is now, by the modalities that it has of these. Files count by path, size and time of
     /// change.
     pub(super) fn of(source: &str, row: &Row, modalities: &[Modality], columns: &PayloadColumns) -> Self {
-        let hash = |modality: &Modality| {
-            row.values.get(modality).filter(|values| !values.is_empty())?;
-            let mut hasher = blake3::Hasher::new();
-            add_values(&mut hasher, modality, row);
-            Some((modality.name().to_owned(), digits(&hasher)))
-        };
+        let hash = |modality: &Modality| Some((modality.name().to_owned(), values_hash(modality, row)?));
         let mut cells = blake3::Hasher::new();
         cells.update(serde_json::Value::Object(columns.payload(row)).to_string().as_bytes());
         cells.update(super::payload::text(row).unwrap_or_default().as_bytes());
@@ -78,15 +74,16 @@ impl Version {
     }
 
     /// What is to be done with a row of this version, if a row with the stored version is there; only these modalities
-    /// are embedded, vectors of others stay.
+    /// are embedded, vectors of others stay. A former version does not say what the row had: what it lacks now is gone.
     pub(super) fn plan(mut self, stored: Option<&str>, modalities: &[Modality]) -> Plan {
         let is_of_other = stored.is_some_and(|version| !Self::is_of(version, &self.source));
         let before = stored.filter(|_| !is_of_other).and_then(Self::parse);
+        let is_former = !is_of_other && stored.is_some_and(is_former);
         let (mut embedded, mut removed) = (Vec::new(), Vec::new());
         for modality in modalities {
             let known = before.as_ref().and_then(|before| before.values.get(modality.name()));
             match self.values.get(modality.name()) {
-                None if known.is_some() => removed.push(modality.clone()),
+                None if known.is_some() || is_former => removed.push(modality.clone()),
                 Some(now) if known != Some(now) => embedded.push(modality.clone()),
                 _ => {}
             }
@@ -112,6 +109,13 @@ impl Plan {
     pub(super) fn keeps(&self, name: &str) -> bool {
         !self.is_of_other && !self.embedded.iter().chain(&self.removed).any(|modality| modality.name() == name)
     }
+
+    /// Leaves out of the version what is neither embedded nor among the stored vectors: the next call embeds it.
+    pub(super) fn leave_out_missing(&mut self, stored: &BTreeMap<String, Vectors>) {
+        let embedded = &self.embedded;
+        let is_there = |name: &String| embedded.iter().any(|modality| modality.name() == name);
+        self.version.values.retain(|name, _| is_there(name) || stored.contains_key(name));
+    }
 }
 
 impl fmt::Display for Version {
@@ -121,8 +125,16 @@ impl fmt::Display for Version {
     }
 }
 
-fn digits(hasher: &blake3::Hasher) -> String {
+pub(super) fn digits(hasher: &blake3::Hasher) -> String {
     hasher.finalize().to_hex()[..DIGITS].to_owned()
+}
+
+/// The hash of the values of a modality, if the row has any.
+pub(super) fn values_hash(modality: &Modality, row: &Row) -> Option<String> {
+    row.values.get(modality).filter(|values| !values.is_empty())?;
+    let mut hasher = blake3::Hasher::new();
+    add_values(&mut hasher, modality, row);
+    Some(digits(&hasher))
 }
 
 /// Identifies a data set by its path.
@@ -187,11 +199,14 @@ mod tests {
         let mut incomplete = now.clone();
         incomplete.leave_out(&Modality::IMAGE);
         assert_eq!(names(&plan(&incomplete).embedded), ["image"]);
+        // New rows, and those of a former version that does not match: see `former`.
         for unknown in [None, Some("s:0123456789abcdef:c")] {
             let all = now.clone().plan(unknown, &BOTH);
             assert_eq!((all.change, names(&all.embedded)), (Change::Values, vec!["image", "text"]), "{unknown:?}");
             assert!(all.keeps("imported"));
         }
+        let of_former = version("s", &[("image", "i")], "c").plan(Some("s:0123456789abcdef:c"), &BOTH);
+        assert!(!of_former.keeps("text") && of_former.keeps("imported"), "the text may be gone");
         assert!(Version::is_of(&now.to_string(), "s") && !Version::is_of(&now.to_string(), "t"));
     }
 
@@ -212,6 +227,21 @@ mod tests {
         // A row that never had a text does not change when the data set has none any more.
         let image = version("s", &[("image", "i")], "c");
         assert_eq!(image.clone().plan(Some(&image.to_string()), &BOTH).change, Change::None);
+    }
+
+    #[test]
+    fn vectors_that_are_gone_are_not_in_the_version() {
+        let stored = version("s", &[("image", "i"), ("text", "t")], "c").to_string();
+        let vectors = |names: &[&str]| -> BTreeMap<String, Vectors> {
+            names.iter().map(|name| ((*name).to_owned(), Vectors::Single(vec![1.0]))).collect()
+        };
+        let written = |there: &[&str]| {
+            let mut plan = version("s", &[("image", "j")], "c").plan(Some(&stored), &BOTH[..1]);
+            plan.leave_out_missing(&vectors(there));
+            plan.version.to_string()
+        };
+        assert_eq!(written(&["text", "imported"]), "s:image=j,text=t:c");
+        assert_eq!((written(&["image"]), written(&[])), ("s:image=j:c".to_owned(), "s:image=j:c".to_owned()));
     }
 
     #[test]

@@ -11,15 +11,12 @@ use crate::{
 use anyhow::Result;
 use mm_index::{Error, OptimizeOptions, Optimized, SearchSettings, Stats, Store, VectorStats};
 use serde_json::json;
-use std::sync::atomic::AtomicBool;
+use std::{path::Path, sync::atomic::AtomicBool};
 
 /// Rows that a graph lacks at most, and the fraction of its rows: more are added to it. They are compared one by one, and
 /// so many take no longer than a store that is just too small for a graph; but a graph is read and written as a whole
 /// when rows are added to it. By the fraction this is done about 14 times while a store doubles.
 const MAX_FRESH: (usize, f64) = (50_000, 0.05);
-
-/// A graph of which a larger fraction is deleted rows is built anew.
-const MAX_DELETED_FRACTION: f64 = 0.2;
 
 #[derive(clap::Args)]
 pub(super) struct Optimize {
@@ -77,7 +74,7 @@ pub(super) fn extend_graphs(store: &dyn Store, stop: &AtomicBool) -> Result<Stat
         return Ok(stats);
     }
     if let Err(error) = optimize_store(store, false, stop) {
-        let Some(Error::Busy { path, .. }) = error.downcast_ref() else { return Err(error) };
+        let Some(path) = optimized_by_another(&error) else { return Err(error) };
         output::note(format!(
             "{}: another process optimizes it at the moment; all rows are stored, and the new ones are compared one by \
              one until `mm index optimize` adds them to the graphs",
@@ -85,6 +82,14 @@ pub(super) fn extend_graphs(store: &dyn Store, stop: &AtomicBool) -> Result<Stat
         ));
     }
     Ok(store.stats()?)
+}
+
+/// The store, where an error says that another process optimizes it. That one writes it for too long is another error.
+fn optimized_by_another(error: &anyhow::Error) -> Option<&Path> {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Busy { path, action: "optimized", .. }) => Some(path.as_path()),
+        _ => None,
+    }
 }
 
 /// Whether a graph lacks many rows or has many deleted ones, or there is none: then the store builds it where that pays.
@@ -95,7 +100,8 @@ fn needs_graphs(stats: &Stats) -> bool {
         Some(graph) => {
             let (count, fraction) = MAX_FRESH;
             let rows = graph.rows as f64;
-            graph.fresh > count.min((fraction * rows) as usize) || graph.deleted as f64 > MAX_DELETED_FRACTION * rows
+            graph.fresh > count.min((fraction * rows) as usize)
+                || graph.deleted as f64 > SearchSettings::MAX_DELETED_FRACTION * rows
         }
     };
     stats.vectors.iter().filter(|vector| !vector.config.multi).any(is_due)
@@ -110,6 +116,14 @@ mod tests {
     fn vector(rows: usize, graph: Option<(usize, usize, usize)>) -> VectorStats {
         let graph = graph.map(|(rows, fresh, deleted)| GraphStats { rows, deleted, fresh, bytes: 1 });
         VectorStats { name: "image".into(), config: VectorConfig::cosine(2), rows, graph }
+    }
+
+    #[test]
+    fn a_store_that_is_written_for_too_long_is_not_taken_for_one_that_is_optimized() {
+        let busy = |action| anyhow::Error::from(Error::Busy { path: "s".into(), action, seconds: 0 });
+        assert_eq!(optimized_by_another(&busy("optimized")), Some(Path::new("s")));
+        assert_eq!(optimized_by_another(&busy("written")), None);
+        assert_eq!(optimized_by_another(&anyhow::anyhow!("other")), None);
     }
 
     #[test]

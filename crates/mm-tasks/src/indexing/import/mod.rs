@@ -5,6 +5,8 @@
 mod records;
 mod scan;
 mod source;
+#[cfg(all(test, feature = "parquet"))]
+mod tests;
 
 use super::payload::PayloadColumns;
 use crate::{Error, Result};

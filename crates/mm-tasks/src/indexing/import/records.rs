@@ -1,5 +1,6 @@
 //! The rows of files of vectors, one at a time.
 
+use super::super::columns::{field_of, is_own};
 #[cfg(feature = "parquet")]
 use super::super::parquet::json_columns;
 use super::{ImportOptions, source::Part};
@@ -34,9 +35,6 @@ const TEXT_COLUMNS: [&str; 2] = ["text", "caption"];
 
 /// Columns with which `mm embed` says which value a vector is of: the first four always, the others where there are any.
 const EMBED_COLUMNS: [&str; 6] = ["id", "row", "modality", "value", "shard", "error"];
-
-/// What `mm index export` puts before the name of a field that is the name of a column of its own.
-const PAYLOAD_PREFIX: &str = "payload_";
 
 /// Calls `each` with the rows of a part. Values of the same row that follow one another are one row.
 pub(super) fn for_each_record(
@@ -111,23 +109,19 @@ impl Record {
             cells.remove(&column);
             text
         });
-        let is_null = |value: &Value| value.is_null();
-        let payload = match cells.remove("payload") {
+        // All fields of a row as `mm index export` writes them to JSON lines; next to other columns it is one of these.
+        let payload = if cells.keys().all(|column| is_own(column)) { cells.remove("payload") } else { None };
+        let payload = match payload {
             Some(Value::Object(fields)) => fields,
             other => {
                 cells.extend(other.map(|value| ("payload".to_owned(), value)));
-                cells.into_iter().filter(|(_, value)| !is_null(value)).map(field).collect()
+                let present = cells.into_iter().filter(|(_, value)| !value.is_null());
+                present.map(|(column, value)| (field_of(&column).to_owned(), value)).collect()
             }
         };
         let (id, is_value) = (id.unwrap_or(number), is_of_embed);
         Ok((Self { id, vectors: Vec::new(), missing: 0, payload, text, is_value }, vector_name))
     }
-}
-
-/// A column as a field: without the prefix of an export.
-fn field((column, value): (String, Value)) -> (String, Value) {
-    let own = column.strip_prefix(PAYLOAD_PREFIX).filter(|name| ["id", "text", "embedding"].contains(name));
-    (own.map_or_else(|| column.clone(), ToOwned::to_owned), value)
 }
 
 /// Calls `each` with the rows of a table. Columns that a Parquet file marks as JSON have the values that their texts stand
