@@ -270,7 +270,9 @@ def capacity(port, texts, clients, seconds=30):
     time.sleep(seconds)
     load.stop.set()
     [thread.join(120) for thread in threads]
-    return sum(load.statuses.values()) / seconds
+    if load.wrong:
+        raise SystemExit(f"the server answers wrongly without faults: {load.wrong[0]}")
+    return sum(count for kind, count in load.statuses.items() if kind.endswith(" 200")) / seconds
 
 
 def measure(arguments, server, port, texts, folder, store):

@@ -11,6 +11,7 @@ import argparse
 import json
 import pathlib
 import random
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -55,12 +56,13 @@ def main():
     config.write_text(f'port = {port}\n[[model]]\nname = "m"\npath = {json.dumps(options.model)}\n[limits]\nmax_requests = {ROOM}\n')
     server = subprocess.Popen([options.mm, "serve", "--config", config, "--quiet"], stdout=subprocess.DEVNULL)
     try:
+        started = time.time()
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=2).read()
                 break
             except OSError:
-                if server.poll() is not None:
+                if server.poll() is not None or time.time() - started > 180:
                     raise SystemExit("the server did not start")
                 time.sleep(0.2)
         before = load(options, port, bodies, server, 64, options.seconds / 2)
@@ -71,11 +73,14 @@ def main():
     finally:
         server.terminate()
         server.wait(60)
+        shutil.rmtree(folder)
     wrong = set(during["statuses"]) - {"200", "429"}
     memory = during["memory_mb"]
     print(f"p99 of accepted requests: {during['p99_ms'] / before['p99_ms']:.2f} x that of 64 clients, {during['p99_ms'] / full['p99_ms']:.2f} x that of {ROOM}; "
           f"{during['per_second'] / before['per_second']:.2f} x as many a second; "
           f"memory during the overload {memory['last_quarter'] / memory['first_quarter'] - 1:+.1%}; other statuses: {sorted(wrong) or 'none'}")
+    if wrong:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

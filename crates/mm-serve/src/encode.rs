@@ -30,7 +30,9 @@ pub(crate) fn process(
     (modality, truncates): (&Modality, bool),
     field: &str,
 ) -> Result<Vec<Sample>, ApiError> {
-    let (single, is_sequence) = (sources.len() == 1, *modality == Modality::TEXT || processor.is_sequence());
+    // The only one of its modality may be one of several inputs.
+    let single = matches!(sources.as_slice(), [(0, _)]);
+    let is_sequence = *modality == Modality::TEXT || processor.is_sequence();
     let process = |(index, source): (usize, Source)| -> Result<Sample, ApiError> {
         let param = if single { field.to_owned() } else { format!("{field}[{index}]") };
         take_truncated();

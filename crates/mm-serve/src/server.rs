@@ -6,7 +6,7 @@ use crate::{
     engine::{LoadContext, ModelPool},
     index::Index,
     listen, routes,
-    state::{AppState, BODY_UNIT},
+    state::AppState,
     urls::UrlAccess,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -164,7 +164,7 @@ impl Server {
             is_local: config.address.is_loopback(),
             decoders,
             requests: Arc::new(Semaphore::new(config.limits.max_requests)),
-            bodies: Arc::new(Semaphore::new(config.limits.max_total_body_bytes / BODY_UNIT)),
+            bodies: Arc::new(Semaphore::new(config.limits.body_units())),
             draining: AtomicBool::new(false),
         })
     }

@@ -3,6 +3,7 @@
 use crate::{
     Error,
     auth::Keys,
+    blocking::Running,
     config::Limits,
     engine::{Capability, ModelPool},
     error::{ApiError, Kind},
@@ -47,9 +48,8 @@ pub(crate) type Shared = Arc<AppState>;
 pub(crate) const BODY_UNIT: usize = 1024;
 
 impl AppState {
-    /// The right to send a body of so many bytes, until it is dropped.
-    pub(crate) fn admit_body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-        let units = bytes.min(self.limits.max_body_bytes).div_ceil(BODY_UNIT);
+    /// The permit for so many units of a body, until it is dropped.
+    pub(crate) fn admit_body(&self, units: usize) -> Result<OwnedSemaphorePermit, ApiError> {
         let full = |_| {
             let message = format!(
                 "the bodies of all requests have {} bytes, which is the limit (limits.max_total_body_bytes)",
@@ -63,14 +63,14 @@ impl AppState {
 
     /// The right to have one request worked on, until it is dropped.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        if self.is_draining() {
-            return Err(ApiError::new(Kind::Unavailable, "the server is about to stop"));
-        }
         self.requests.clone().try_acquire_owned().map_err(|_| self.full())
     }
 
-    /// Refuses a request where as many are worked on or wait as may.
+    /// Refuses a request where the server stops, or as many are worked on or wait as may.
     pub(crate) fn check_room(&self) -> Result<(), ApiError> {
+        if self.is_draining() {
+            return Err(ApiError::new(Kind::Unavailable, "the server is about to stop"));
+        }
         if self.requests.available_permits() == 0 { Err(self.full()) } else { Ok(()) }
     }
 
@@ -101,9 +101,10 @@ impl AppState {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether no request is worked on or waits.
+    /// Whether no request is being received, waits or is worked on.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.available_permits() == self.limits.max_requests
+            && self.bodies.available_permits() == self.limits.body_units()
     }
 
     /// Whether requests can be answered.
@@ -117,7 +118,9 @@ impl AppState {
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
+        let running = Running::start();
         self.decoders.spawn(move || {
+            let _running = running;
             if !reply.is_closed() {
                 // The client may have gone meanwhile.
                 drop(reply.send(caught(work)));

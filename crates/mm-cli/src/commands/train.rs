@@ -159,10 +159,12 @@ fn train_one(
 /// Warns where a process runs another program of the same version: it may compute otherwise.
 fn compare_programs(group: &Group) -> Result<()> {
     let hashes = group.gather(&program_hash())?;
-    let Some(rank) = hashes.iter().position(|hash| *hash != hashes[0]) else { return Ok(()) };
-    if group.rank() == 0 {
+    let differs = |hash: &Option<String>| hash.is_some() && hashes[0].is_some() && *hash != hashes[0];
+    let ranks: Vec<String> = (0..).zip(&hashes).filter(|(_, hash)| differs(hash)).map(|(n, _)| format!("rank {n}")).collect();
+    if group.rank() == 0 && !ranks.is_empty() {
         output::warning(format!(
-            "rank {rank} runs another build of {} than rank 0, which may compute otherwise; copy the same program to all hosts",
+            "{}: another build of {} than that of rank 0, which may compute otherwise; copy the same program to all hosts",
+            ranks.join(", "),
             crate::exit::program_name()
         ));
     }

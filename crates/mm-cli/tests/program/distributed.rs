@@ -391,7 +391,7 @@ fn another_build_in_one_process_is_told() {
         );
         mm(&["launch", "--nproc", "2", "--", "sh", "-c", &script], workspace.path())
     };
-    let warned = "warning: rank 1 runs another build of mm than rank 0";
+    let warned = "warning: rank 1: another build of mm than that of rank 0";
     for (other, out, expected) in [(binary, "same", 0), ("./other-mm", "different", 1)] {
         let output = run(other, out);
         assert!(output.status.success(), "{}", text(&output));

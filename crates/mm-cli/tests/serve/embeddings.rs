@@ -178,7 +178,8 @@ fn fields_that_would_change_the_vectors_are_read_or_refused_by_name() {
         (json!({"input": "a", "task": "retrieval.query"}), "task: found \"retrieval.query\", expected none"),
         (json!({"input": "a", "late_chunking": true}), "late_chunking: found true, expected false"),
         (json!({"input": "a", "embedding_type": "binary"}), "embedding_type: found \"binary\", expected float"),
-        (json!({"input": "a", "normalized": false}), "normalized: found false, expected true"),
+        (json!({"input": "a", "input_type": "query"}), "input_type: found \"query\", expected none"),
+        (json!({"input": "a", "output_dimension": 8}), "output_dimension: found 8, expected none"),
     ] {
         post(body).refused(400, wanted);
     }
@@ -186,7 +187,7 @@ fn fields_that_would_change_the_vectors_are_read_or_refused_by_name() {
     let plain = vector(json!({"messages": [message("user")]}));
     let unchanged = json!({
         "input": "a dog", "task": null, "late_chunking": false, "embedding_type": "float", "user": "me",
-        "truncate_prompt_tokens": null,
+        "truncate_prompt_tokens": null, "normalized": false, "output_dtype": "float",
     });
     assert_close(&vector(unchanged), &plain);
     let unit = embedded(&folder.join("words"), &["--text", "a dog", "--normalize"], folder);

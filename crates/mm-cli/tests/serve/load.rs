@@ -26,16 +26,18 @@ fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(server.url.trim_start_matches("http://")).unwrap()
 }
 
-/// Connections whose requests announce a body of so many bytes and never send it.
+/// Connections whose requests announce a body and send all of it but the last byte.
 fn stalled(server: &Server, count: usize, bytes: usize) -> Vec<TcpStream> {
-    let head = format!("POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: {bytes}\r\n\r\n{{");
+    let head = format!("POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: {bytes}\r\n\r\n");
+    let body = vec![b' '; bytes - 1];
     let send = |_| {
         let mut stream = connect(server);
         stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
         stream
     };
     let streams = (0..count).map(send).collect();
-    // Each is accepted, and its head read.
+    // Each is accepted, and what it sent is read.
     std::thread::sleep(Duration::from_millis(500));
     streams
 }
@@ -53,10 +55,16 @@ fn clients_that_send_slowly_take_no_place_of_others() {
 fn bodies_that_are_received_have_a_limit_together() {
     let workspace = Workspace::new();
     let server = start(&workspace, "max_body_bytes = 40960\nmax_total_body_bytes = 81920");
-    let streams = stalled(&server, 2, 40_960);
+    // What is announced alone takes no place.
+    let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 40960\r\n\r\n";
+    let announced: Vec<TcpStream> = (0..4).map(|_| connect(&server)).collect();
+    announced.iter().for_each(|mut stream| stream.write_all(head.as_bytes()).unwrap());
+    let streams = stalled(&server, 1, 40_960);
+    assert_eq!(server.post("/embed", &json!({"inputs": "a dog"})).status, 200);
+    let streams = [streams, stalled(&server, 1, 40_960)];
     let refused = server.post("/embed", &json!({"inputs": "a dog"}));
     refused.refused_by_tei(429, "Overloaded", "limits.max_total_body_bytes");
-    drop(streams);
+    drop((streams, announced));
     let begun = Instant::now();
     while server.post("/embed", &json!({"inputs": "a dog"})).status != 200 {
         assert!(begun.elapsed() < Duration::from_secs(10), "the bodies of clients that have gone still count");

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     Result,
+    blocking::Running,
     config::ModelConfig,
     error::{ApiError, Kind},
 };
@@ -158,14 +159,15 @@ impl ModelPool {
         loaded.find(|(_, info)| info.fingerprint.as_deref() == Some(fingerprint))
     }
 
-    /// Takes no more work; what somebody waits for is still done. Returns whether all threads have ended within a time.
+    /// Takes no more work; what somebody waits for is still done. Returns whether all threads have ended within a time,
+    /// and what decodes or waits for files.
     pub(crate) fn close(&self, time: Duration) -> bool {
         const PAUSE: Duration = Duration::from_millis(5);
         let deadline = Instant::now() + time;
         self.is_closed.store(true, Ordering::Relaxed);
         self.models.iter().for_each(|model| model.queue.close());
         let threads = self.threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
-        while !threads.iter().all(JoinHandle::is_finished) {
+        while Running::any() || !threads.iter().all(JoinHandle::is_finished) {
             if Instant::now() >= deadline {
                 return false;
             }

@@ -241,7 +241,8 @@ fn encode(model: &LoadedModel, jobs: Vec<EncodeJob>, name: &str) {
         Err(error) if jobs.len() == 1 => {
             jobs.into_iter().for_each(|(job, _)| drop(job.reply.send(Err(error.clone()))));
         }
-        Err(_) => {
+        Err(error) => {
+            error.log();
             let results: Vec<_> = jobs.iter().map(|(_, samples)| compute(samples)).collect();
             jobs.into_iter().zip(results).for_each(|((job, _), result)| drop(job.reply.send(result)));
         }

@@ -25,7 +25,7 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
-        let bytes = in_time(state, Bytes::from_request(request, state)).await?.map_err(rejected)?;
+        let bytes = Bytes::from_request(request, state).await.map_err(rejected)?;
         parse(&bytes).map(Self)
     }
 }
@@ -55,12 +55,15 @@ pub(super) async fn in_time<T>(state: &Shared, read: impl Future<Output = T>) ->
 pub(super) fn rejected(rejection: BytesRejection) -> ApiError {
     let text = rejection.body_text();
     match rejection.into_response().status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = "the body is larger than this server takes (limits.max_body_bytes)";
-            ApiError::new(Kind::TooLarge, message).with_code("body_too_large")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => ApiError::new(Kind::Invalid, format!("the body cannot be read: {text}")),
     }
+}
+
+/// A body that is larger than the server takes.
+pub(super) fn too_large() -> ApiError {
+    let message = "the body is larger than this server takes (limits.max_body_bytes)";
+    ApiError::new(Kind::TooLarge, message).with_code("body_too_large")
 }
 
 /// Reads JSON.

@@ -2,19 +2,19 @@
 //! requests that are worked on.
 
 use super::{
-    body::{in_time, rejected},
+    body::{in_time, too_large},
     origin, tei,
 };
 use crate::{
     error::{ApiError, Fault, Kind},
-    state::Shared,
+    state::{BODY_UNIT, Shared},
 };
 use axum::{
-    body::{Body, Bytes, to_bytes},
-    extract::{FromRequest, MatchedPath, Request, State},
+    body::{Body, HttpBody, to_bytes},
+    extract::{MatchedPath, Request, State},
     http::{
         HeaderName, HeaderValue, Method,
-        header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH},
+        header::{AUTHORIZATION, CONNECTION, EXPECT},
     },
     middleware::Next,
     response::Response,
@@ -30,6 +30,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_stream::StreamExt;
 
 /// The header of a request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,12 +80,12 @@ struct KeyName(String);
 /// Checks the page that it is of, the key, and the number of requests; then lets the route answer.
 pub(super) async fn admit(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
-    let (key, body_permit) = match check(&state, &request) {
-        Ok(admitted) => admitted,
+    let (key, computes) = match check(&state, &request) {
+        Ok(checked) => checked,
         Err(error) => return refuse(request, error).await,
     };
-    let mut response = if let Some(body_permit) = body_permit {
-        match receive(&state, request, body_permit).await {
+    let mut response = if computes {
+        match receive(&state, request).await {
             Ok((received, permit)) => {
                 request = received;
                 request.extensions_mut().insert(permit.clone());
@@ -103,25 +104,37 @@ pub(super) async fn admit(State(state): State<Shared>, mut request: Request, nex
 
 /// A request that computes, with its whole body, and its permit. A client that sends slowly takes no place among those
 /// that are worked on before its body is there.
-async fn receive(
-    state: &Shared,
-    request: Request,
-    body_permit: OwnedSemaphorePermit,
-) -> Result<(Request, Permit), ApiError> {
+async fn receive(state: &Shared, request: Request) -> Result<(Request, Permit), ApiError> {
     let (parts, body) = request.into_parts();
-    let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state);
-    let bytes = in_time(state, bytes).await?.map_err(rejected)?;
+    let (bytes, body_permit) = in_time(state, read(state, body)).await??;
     let permit = Permit(Arc::new([state.admit()?, body_permit]));
     Ok((Request::from_parts(parts, Body::from(bytes)), permit))
 }
 
+/// A whole body, with the permit for its bytes: those that have come, not those that are announced.
+async fn read(state: &Shared, body: Body) -> Result<(Vec<u8>, OwnedSemaphorePermit), ApiError> {
+    let (mut stream, mut bytes, mut permit) = (body.into_data_stream(), Vec::new(), state.admit_body(0)?);
+    while let Some(part) = stream.next().await {
+        let part = part.map_err(|error| ApiError::new(Kind::Invalid, format!("the body cannot be read: {error}")))?;
+        if bytes.len() + part.len() > state.limits.max_body_bytes {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&part);
+        permit.merge(state.admit_body(bytes.len().div_ceil(BODY_UNIT) - permit.num_permits())?);
+    }
+    Ok((bytes, permit))
+}
+
 /// Refuses a request before its body is read. A small body is taken all the same, so that the connection can stay; after
-/// another one it is closed.
+/// another one, or one that the client would not send before it is asked to, it is closed.
 async fn refuse(request: Request, error: ApiError) -> Response {
     const BYTES: usize = 64 << 10;
     const TIME: Duration = Duration::from_secs(1);
     let (parts, body) = request.into_parts();
-    let is_read = tokio::time::timeout(TIME, to_bytes(body, BYTES)).await.is_ok_and(|bytes| bytes.is_ok());
+    let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= BYTES as u64);
+    let is_read = is_small
+        && !parts.headers.contains_key(EXPECT)
+        && tokio::time::timeout(TIME, to_bytes(body, BYTES)).await.is_ok_and(|bytes| bytes.is_ok());
     let mut response = tei::refusal(parts.uri.path(), error);
     if !is_read {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -129,20 +142,22 @@ async fn refuse(request: Request, error: ApiError) -> Response {
     response
 }
 
-/// The name of the key of a request, and the permit for its body where it is one that computes.
-fn check(state: &Shared, request: &Request) -> Result<(Option<String>, Option<OwnedSemaphorePermit>), ApiError> {
+/// The name of the key of a request, and whether it is one that computes.
+fn check(state: &Shared, request: &Request) -> Result<(Option<String>, bool), ApiError> {
     origin::check(request, state.is_local && state.keys.are_none())?;
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::to_str).transpose();
     let authorization =
         authorization.map_err(|_| ApiError::new(Kind::Unauthorized, "the key has other characters than ASCII"))?;
     let is_open = OPEN.contains(&request.uri().path());
     let key = if is_open { None } else { state.keys.check(authorization)?.map(ToOwned::to_owned) };
-    if request.method() != Method::POST {
-        return Ok((key, None));
+    if request.method() != Method::POST || is_open {
+        return Ok((key, false));
     }
     state.check_room()?;
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    Ok((key, Some(state.admit_body(length.unwrap_or(usize::MAX))?)))
+    if request.body().size_hint().lower() > state.limits.max_body_bytes as u64 {
+        return Err(too_large());
+    }
+    Ok((key, true))
 }
 
 /// The id that the client gave, where it is one that can be logged, or a new one.

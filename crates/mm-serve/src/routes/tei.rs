@@ -152,10 +152,14 @@ pub(crate) async fn embed_all(
     check_tokens(&state, lengths.iter().sum())?;
     let pending = encode::submit(model, info.generation, (&Modality::TEXT, Output::Features), samples)?;
     let rows = encode::rows(pending).await?;
-    let vectors = |(row, length): (Vec<f32>, usize)| -> Vec<Vec<f32>> {
-        row.chunks((row.len() / length.max(1)).max(1)).map(<[f32]>::to_vec).collect()
+    let vectors = |(row, length): (Vec<f32>, usize)| -> Result<Vec<Vec<f32>>, ApiError> {
+        if length == 0 || row.is_empty() || row.len() % length != 0 {
+            let found = format!("{} values for the {length} tokens of a text", row.len());
+            return Err(ApiError::internal(found));
+        }
+        Ok(row.chunks(row.len() / length).map(<[f32]>::to_vec).collect())
     };
-    Ok(Json(rows.into_iter().zip(lengths).map(vectors).collect()))
+    Ok(Json(rows.into_iter().zip(lengths).map(vectors).collect::<Result<_, _>>()?))
 }
 
 /// Refuses texts whose vectors, one for each token, would take much memory.

@@ -62,5 +62,5 @@ fn the_time_of_all_files_is_limited() {
     assert!(error.is_of_request() && error.to_string().contains("limits.url_seconds"), "{error}");
     let error = budget.fetch(&fetcher, &format!("http://example.org:{}/file", server.port)).unwrap_err();
     assert_error(&error, "RequestTime", "none left");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }

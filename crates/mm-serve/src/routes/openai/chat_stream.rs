@@ -17,10 +17,7 @@ use mm_reason::{
     pretrained::TextStream,
 };
 use serde_json::{Value, json};
-use std::{
-    convert::Infallible,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::convert::Infallible;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 
@@ -83,9 +80,9 @@ impl<'a> Checked<'a> {
         Ok(Self { pipeline, encoded, config })
     }
 
-    /// One answer; `on_text` receives its parts as they come. It ends early once `interrupt` is set. Parts before a
+    /// One answer; `on_text` receives its parts as they come. It ends early once the client `has_gone`. Parts before a
     /// stop text that may still turn out to be its beginning are held back.
-    fn generate(&self, interrupt: &AtomicBool, on_text: impl Fn(&str)) -> Result<Generation, ApiError> {
+    fn generate(&self, has_gone: &dyn Fn() -> bool, on_text: impl Fn(&str)) -> Result<Generation, ApiError> {
         let mut stream = TextStream::new(&self.pipeline.tokenizer);
         let mut held = StopBuffer::new(&self.config.stop_strings);
         let mut on_token = |_: usize, id: i64| {
@@ -93,8 +90,7 @@ impl<'a> Checked<'a> {
                 on_text(text);
             }
         };
-        let is_set = || interrupt.load(Ordering::Relaxed);
-        let processors = LogitsProcessors { interrupt: Some(&is_set), ..LogitsProcessors::default() };
+        let processors = LogitsProcessors { interrupt: Some(has_gone), ..LogitsProcessors::default() };
         let Encoded { media, prompt } = &self.encoded;
         let (media, config) = (media.as_ref(), &self.config);
         let answers = self.pipeline.generate_text_from_prompt(media, prompt, config, &processors, &mut on_token)?;
@@ -128,16 +124,11 @@ pub(super) async fn stream(
             Ok(checked) => checked,
             Err(error) => return drop(begin.send(Err(error))),
         };
-        // A client that has gone is noticed by the parts that are sent to it.
         let _ = begin.send(Ok(()));
-        let gone = AtomicBool::new(false);
-        let send = |data: String| {
-            if sender.send(data).is_err() {
-                gone.store(true, Ordering::Relaxed);
-            }
-        };
+        // A client that has gone takes no parts.
+        let send = |data: String| drop(sender.send(data));
         send(chunks.delta(&json!({"role": "assistant", "content": ""}), None));
-        match checked.generate(&gone, |text| send(chunks.delta(&json!({"content": text}), None))) {
+        match checked.generate(&|| sender.is_closed(), |text| send(chunks.delta(&json!({"content": text}), None))) {
             Ok(answer) => chunks.end(&answer).into_iter().for_each(&send),
             Err(error) => {
                 error.log();

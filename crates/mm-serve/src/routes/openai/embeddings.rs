@@ -45,7 +45,10 @@ pub(crate) struct EmbeddingRequest {
     /// -1 cuts texts that are longer than the model takes, as vLLM does; they are refused when absent.
     #[serde(default)]
     truncate_prompt_tokens: Option<i64>,
-    /// `true` scales vectors to unit length, as Jina takes it; they are as the model gives them when absent.
+    /// `true` cuts them too, as Jina takes it.
+    #[serde(default)]
+    truncate: Option<bool>,
+    /// `true` scales vectors to unit length, as Jina takes it; otherwise they are as the model gives them.
     #[serde(default)]
     normalized: Option<bool>,
     #[serde(flatten)]
@@ -56,10 +59,6 @@ impl EmbeddingRequest {
     /// Refuses options that mm does not have, before anything is computed.
     fn check(&self) -> Result<(), ApiError> {
         refuse(&self.others, &unsupported::EMBEDDINGS)?;
-        if self.normalized == Some(false) {
-            let expected = "true, or none: a model that scales its vectors gives no others";
-            return Err(ApiError::invalid("normalized", false, expected));
-        }
         if let Some(other) = self.truncate_prompt_tokens.filter(|tokens| *tokens != -1) {
             let expected = "-1, which cuts texts at the model's length";
             return Err(ApiError::invalid("truncate_prompt_tokens", other, expected));
@@ -73,7 +72,10 @@ impl EmbeddingRequest {
     /// How inputs become samples.
     fn preparation(&self) -> Preparation<'static> {
         let field = if self.messages.is_some() { "messages" } else { "input" };
-        Preparation { truncates: self.truncate_prompt_tokens.is_some(), ..Preparation::of(field) }
+        Preparation {
+            truncates: self.truncate_prompt_tokens.is_some() || self.truncate == Some(true),
+            ..Preparation::of(field)
+        }
     }
 
     /// Shortens and scales vectors of a model.

@@ -108,7 +108,7 @@ pub(crate) async fn transcribe(
     Ok((model.transcribe(Speech { source, language, timestamps, temperature }).await?, seconds))
 }
 
-/// Fields whose other values are refused, and those that change no transcript.
+/// Fields that change no transcript, or have a value that does not.
 const NEUTRAL: [&str; 7] =
     ["stream", "prompt", "timestamp_granularities", "timestamp_granularities[]", "user", "metadata", "store"];
 
@@ -140,7 +140,7 @@ async fn read(mut multipart: Multipart) -> Result<Form, ApiError> {
                 return Err(ApiError::invalid(&name, shortened(&text), "segment"));
             }
             "include[]" => return Err(ApiError::invalid(&name, shortened(&text), "none")),
-            name if NEUTRAL.contains(&name) => {}
+            name if NEUTRAL.contains(&name) || name.starts_with("metadata[") => {}
             other => return Err(ApiError::invalid(&shortened(other), "a field that is not known", FIELDS)),
         }
     }

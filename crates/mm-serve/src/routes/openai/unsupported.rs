@@ -41,7 +41,7 @@ const NO_TOOLS: &str = "none: models of mm call no tools";
 const NO_GUIDE: &str = "none: `response_format` takes a JSON schema";
 
 /// Of `/v1/chat/completions`, as OpenAI and vLLM take them.
-pub(super) const CHAT: [Unsupported; 17] = [
+pub(super) const CHAT: [Unsupported; 21] = [
     ("tools", Neutral::Empty, NO_TOOLS),
     ("functions", Neutral::Empty, NO_TOOLS),
     ("function_call", Neutral::Texts(&["none", "auto"]), NO_TOOLS),
@@ -58,11 +58,18 @@ pub(super) const CHAT: [Unsupported; 17] = [
     ("guided_regex", Neutral::Null, NO_GUIDE),
     ("guided_choice", Neutral::Null, NO_GUIDE),
     ("guided_grammar", Neutral::Null, NO_GUIDE),
+    ("guided_decoding_backend", Neutral::Null, NO_GUIDE),
+    ("guided_whitespace_pattern", Neutral::Null, NO_GUIDE),
     ("structured_outputs", Neutral::Null, NO_GUIDE),
+    ("regex", Neutral::Null, NO_GUIDE),
+    ("ebnf", Neutral::Null, NO_GUIDE),
 ];
 
-/// Of `/v1/embeddings`, as Jina takes them.
-pub(super) const EMBEDDINGS: [Unsupported; 3] = [
+/// Of `/v1/embeddings`, as Jina and Voyage take them.
+pub(super) const EMBEDDINGS: [Unsupported; 6] = [
+    ("input_type", Neutral::Empty, "none"),
+    ("output_dimension", Neutral::Null, "none; `dimensions` instead"),
+    ("output_dtype", Neutral::Texts(&["float"]), "float"),
     ("task", Neutral::Empty, "none"),
     ("embedding_type", Neutral::Texts(&["float"]), "float; `encoding_format` is float or base64"),
     ("late_chunking", Neutral::False, "false"),

@@ -8,13 +8,14 @@ use crate::{
     state::Shared,
 };
 use axum::{
+    Json,
     body::Body,
     extract::{Query as UrlQuery, Request, State, rejection::QueryRejection},
     http::{
         HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS},
     },
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use mm_core::Modality;
 use mm_index::Payload;
@@ -121,6 +122,10 @@ async fn send(file: PathBuf, mut request: Request) -> std::io::Result<Response> 
     // So it says where the file cannot be read.
     if response.status() == StatusCode::NOT_FOUND {
         return Err(std::io::ErrorKind::NotFound.into());
+    }
+    if response.status() == StatusCode::RANGE_NOT_SATISFIABLE || response.status() == StatusCode::PRECONDITION_FAILED {
+        let error = ApiError::new(Kind::Invalid, "the range, or the condition, is not one of this file");
+        return Ok((response.status(), Json(error.body())).into_response());
     }
     Ok(response.map(Body::new))
 }
