@@ -225,9 +225,14 @@ print(f"mm: peak memory of a searching process {peak}")
 if CURVE:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, values in points.items():
-        axes.plot([p[0] for p in values], [p[2] for p in values], marker="o", label=name, linewidth=2.5 if name == "mm" else 1.2)
-    axes.set(xlabel="recall@10", ylabel="queries a second, two threads", yscale="log", title=f"{int(ROWS):,} vectors of {WIDTH} values")
-    axes.grid(alpha=0.3), axes.legend()
-    figure.savefig(CURVE, dpi=150)
+    figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained", sharey=True)
+    for column, (axis, title) in enumerate(zip(axes, ("one thread", "two threads")), 1):
+        for name, values in points.items():
+            values = sorted(values)
+            axis.plot([v[0] for v in values], [v[column] for v in values], marker="o", label=name, linewidth=2.5 if name == "mm" else 1.2)
+        axis.set(xlabel="recall@10", title=title, yscale="log")
+        axis.yaxis.set_major_formatter("{x:,.0f}"), axis.yaxis.set_minor_formatter("{x:,.0f}")
+        axis.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("queries a second"), axes[0].legend()
+    figure.suptitle(f"{int(ROWS):,} vectors of {WIDTH} values, {CANDIDATES[0]} to {CANDIDATES[-1]} candidates")
+    figure.savefig(CURVE, dpi=110)
