@@ -14,8 +14,8 @@ pub struct Arguments {
     /// Model families (`bert`, `whisper` …), variants of them (`bert/gelu`), `words` (gensim), `align` (scikit-learn,
     /// cca-zoo, POT, tslearn), `fusion` (PyTorch), `random` (random images, audio, videos and predictions: Pillow,
     /// torchvision, torchaudio, transformers, scikit-learn), `captions` (pycocoevalcap, needs Java), `serve` (the
-    /// clients of OpenAI, Hugging Face and langchain, and schemathesis) or `cluster` (torchrun, mpirun, Slurm, network
-    /// namespaces, Ray, clocks that differ) [default: all].
+    /// clients of OpenAI, Hugging Face and langchain, and schemathesis), `page` (the page of `mm serve` in Chromium) or
+    /// `cluster` (torchrun, mpirun, Slurm, network namespaces, Ray, clocks that differ) [default: all].
     families: Vec<String>,
     /// Seed of the random weights, images, audio and texts.
     #[arg(long, default_value_t = 0)]
@@ -33,7 +33,7 @@ const GENERATIVE_FAMILIES: &[&str] =
     &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
 
 /// What has a script of its own, apart from the model families.
-const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions", "serve", "cluster"];
+const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions", "serve", "page", "cluster"];
 
 /// Says that a folder was made here, so that it may be deleted.
 const MARKER: &str = ".mm-parity";
@@ -83,6 +83,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if is_selected("serve") {
         clients()?;
+    }
+    if is_selected("page") {
+        page()?;
     }
     if is_selected("cluster") {
         cluster(&python, arguments.only.as_deref())?;
@@ -159,6 +162,29 @@ fn clients() -> Result<()> {
         bail!("xtask/parity/clients.py failed");
     }
     Ok(())
+}
+
+/// Drives the page of `mm serve` in Chromium: with invented answers, and those of the server itself.
+fn page() -> Result<()> {
+    let chromium = std::env::var_os("CHROMIUM").map_or_else(|| PathBuf::from("/usr/bin/chromium"), PathBuf::from);
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|found| found.status.success());
+    if !has("node") || !has("npm") || !chromium.exists() {
+        println!("skipped: page, which needs node, npm and {} (CHROMIUM names another browser)", chromium.display());
+        return Ok(());
+    }
+    let (mm, root) = (cargo::built_mm()?, crate::paths::root());
+    let folder = root.join("crates/mm-serve/tests/page");
+    let fixtures = ["mm-repr/tests/fixtures/families/clip-eos-gelu", "mm-reason/tests/fixtures/blip-vqa"];
+    let fixtures = fixtures.map(|path| root.join("crates").join(path));
+    let run = |command: &mut Command, what: &str| -> Result<()> {
+        if !command.current_dir(&folder).status()?.success() {
+            bail!("{what} failed in {}", folder.display());
+        }
+        Ok(())
+    };
+    run(Command::new("npm").args(["install", "--silent", "--no-package-lock"]), "npm install")?;
+    run(Command::new("node").arg("test_page.mjs"), "test_page.mjs")?;
+    run(Command::new("node").arg("test_server.mjs").arg(mm).args(fixtures), "test_server.mjs")
 }
 
 /// Trains and embeds under launchers, schedulers and faults of a cluster on this host. torchrun is that of the reference

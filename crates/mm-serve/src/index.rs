@@ -108,7 +108,14 @@ fn from_index(error: mm_index::Error) -> ApiError {
     let logged = |kind, message: &str| ApiError::new(kind, message).with_fault(describe_error(&error));
     match &error {
         Index::Invalid { .. } | Index::Unknown { .. } | Index::Filter(_) | Index::Model { .. } => {
-            ApiError::new(Kind::Invalid, describe_error(&error)).with_code("invalid_query")
+            let invalid = ApiError::new(Kind::Invalid, describe_error(&error)).with_code("invalid_query");
+            let is_of_filter = match &error {
+                Index::Filter(_) => true,
+                Index::Invalid { what, .. } => what.contains("filter"),
+                Index::Unknown { what, .. } => what.contains("filter"),
+                _ => false,
+            };
+            if is_of_filter { invalid.with_param("filter") } else { invalid }
         }
         Index::DiskFull { .. } => {
             logged(Kind::Full, "the disk of the store is full: nothing of this write is stored; try again later")
@@ -131,11 +138,17 @@ mod tests {
     #[test]
     fn an_error_of_the_store_is_one_of_the_request_or_of_the_server() {
         let path = || std::path::PathBuf::from("/secret/index.sqlite");
-        let of_query = mm_index::Error::Invalid { what: "k".into(), found: "0".into(), expected: "1".into() };
+        let invalid =
+            |what: &str| mm_index::Error::Invalid { what: what.into(), found: "0".into(), expected: "1".into() };
+        let unknown = |what| mm_index::Error::Unknown { what, name: "yaer".into(), hint: String::new() };
+        let param = |error| from_index(error).body()["error"]["param"].clone();
+        assert_eq!(param(unknown("field in the filter")), "filter");
+        assert_eq!(param(invalid("value of `year` in the filter")), "filter");
+        assert!(param(invalid("k")).is_null() && param(unknown("vector")).is_null());
         let busy = mm_index::Error::Busy { path: path(), action: "written", seconds: 30 };
         let damaged = mm_index::Error::Damaged { path: path(), what: "a page".into() };
         for (error, status, words) in [
-            (of_query, 400, "k: found 0"),
+            (invalid("k"), 400, "k: found 0"),
             (busy, 503, "another process for 30 s"),
             (mm_index::Error::DiskFull { path: path() }, 507, "disk of the store is full"),
             (damaged, 500, "its log says why"),
