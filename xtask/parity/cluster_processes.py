@@ -133,9 +133,9 @@ class Workplace:
     def write_tables(self, name, count, rows):
         """Tables NAME-0.csv … of random texts."""
         words = "a the quick brown fox jumps over lazy dog twice elan naive cafe".split()
-        drawn = random.Random(0)
+        rng = random.Random(0)
         for number in range(count):
-            texts = (" ".join(drawn.choices(words, k=24)) for _ in range(rows))
+            texts = (" ".join(rng.choices(words, k=24)) for _ in range(rows))
             lines = (f"{number}-{row},{text}\n" for row, text in enumerate(texts))
             (self.folder / f"{name}-{number}.csv").write_text("id,text\n" + "".join(lines))
         return f"{name}-{{0..{count - 1}}}.csv"

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-/// What this process has said on standard error.
+/// What this process has written on standard error.
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 pub(crate) fn record(text: &impl std::fmt::Display) {

@@ -24,7 +24,7 @@ const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /// Upper bounds of the histogram of rows in a batch.
 const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-/// Time between two summaries of what histograms were told, which would grow otherwise where nobody asks for metrics.
+/// Interval at which histogram samples are aggregated; without a scraper they would accumulate otherwise.
 const METRICS_PAUSE: Duration = Duration::from_secs(5);
 /// How long models may take to end what they compute for clients that are gone.
 const CLOSING: Duration = Duration::from_secs(2);

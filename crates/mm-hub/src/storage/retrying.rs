@@ -1,5 +1,5 @@
 //! Requests to object stores and web servers that fail for a while. The client of the stores would try them again without
-//! a word, and is told not to ([`client_retries`]); here each further attempt is reported, and `Retry-After` is respected.
+//! a word, and is configured not to ([`client_retries`]); here each further attempt is reported, and `Retry-After` is respected.
 //!
 //! A request whose answer is lost may have been carried out, and is sent again all the same: a file that is written only
 //! where there is none has a content of its own, which tells who wrote it ([`super::Objects::create`]), and the other

@@ -50,7 +50,7 @@ pub(super) fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 impl SqliteStore {
-    /// Merges the lists of words into one, in steps between which other processes write, until it is told to stop. What is
+    /// Merges the lists of words into one, in steps between which other processes write, until it is asked to stop. What is
     /// not merged is searched as well, but more slowly.
     pub(super) fn merge_words(&self, stop: &AtomicBool) -> Result<()> {
         self.merge_by(MERGED_PAGES, stop)

@@ -12,7 +12,7 @@ use crate::{
 };
 use mm_core::{DType, Device, Tensor, no_grad};
 
-/// Choices that are ranked between two looks whether their ranks are still wanted.
+/// Choices that are ranked between two checks whether their ranks are still wanted.
 const CHOICES_AT_ONCE: usize = 16;
 
 /// An answer with its score.
