@@ -43,6 +43,14 @@ pub enum Error {
         /// Seconds to wait, from the header `Retry-After`.
         retry_after: Option<u64>,
     },
+    /// A connection broke, or nothing came for a time.
+    #[error("{url}: {reason}")]
+    Connection {
+        /// The address.
+        url: String,
+        /// How far it came.
+        reason: String,
+    },
     /// A file does not have the checksum that its registry states.
     #[error("{file}: its {algorithm} is {found}, expected {expected}; {remedy}")]
     Checksum {

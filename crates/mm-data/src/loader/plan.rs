@@ -143,3 +143,104 @@ fn approximate_length(sources: &[Source]) -> u64 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InMemoryDataset;
+
+    /// Rows of texts, of which three follow each other for an item.
+    struct Items(InMemoryDataset, Vec<String>);
+
+    impl Items {
+        fn new(rows: usize) -> Self {
+            let mut texts = InMemoryDataset::new();
+            for row in 0..rows {
+                let text = Source::Text("a".repeat(row * 7 % 11 + 1));
+                texts.push(row.to_string(), [(Modality::TEXT, text)]);
+            }
+            Self(texts, (0..rows).map(|row| format!("item {}", row / 3)).collect())
+        }
+    }
+
+    impl Dataset for Items {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn name(&self) -> String {
+            self.0.name()
+        }
+        fn id(&self, index: usize) -> &str {
+            self.0.id(index)
+        }
+        fn item(&self, index: usize) -> &str {
+            &self.1[index]
+        }
+        fn sources(&self, index: usize, modality: &Modality) -> &[Source] {
+            self.0.sources(index, modality)
+        }
+    }
+
+    /// The batches of an epoch, of which several processes load a part each.
+    fn batches(dataset: &Items, config: &LoaderConfig, epoch: u64, parts: usize) -> Vec<Vec<usize>> {
+        let rows: Vec<usize> = (0..dataset.len()).collect();
+        let plan_of = |part: usize| {
+            let planner = EpochPlanner::new(dataset, rows.clone(), config.clone(), 5, true).unwrap();
+            planner.with_shard((part, parts)).plan(dataset, epoch)
+        };
+        let plans: Vec<Vec<PlannedBatch>> = (0..parts).map(plan_of).collect();
+        let joined = |batch: usize| {
+            let own: Vec<&PlannedBatch> = plans.iter().map(|plan| &plan[batch]).collect();
+            if own[0].is_shard && !config.group_by_item {
+                let sizes = own.iter().map(|part| part.rows.len());
+                assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1, "{own:?}");
+            }
+            if own[0].is_shard {
+                assert!(own.iter().all(|part| part.is_shard));
+                return own.iter().flat_map(|part| part.rows.clone()).collect();
+            }
+            // A batch of fewer rows than processes is loaded whole by each.
+            assert!(own.iter().all(|part| *part == own[0]));
+            own[0].rows.clone()
+        };
+        (0..plans[0].len()).map(joined).collect()
+    }
+
+    #[test]
+    fn any_number_of_processes_has_the_same_rows_in_the_same_order() {
+        let dataset = Items::new(50);
+        let of = |bucket_by: Option<&str>, group_by_item: bool| LoaderConfig {
+            batch_size: 6,
+            bucket_by: bucket_by.map(ToOwned::to_owned),
+            group_by_item,
+            ..LoaderConfig::default()
+        };
+        for config in [of(None, false), of(Some("text"), false), of(None, true)] {
+            for epoch in 0..3 {
+                let alone = batches(&dataset, &config, epoch, 1);
+                for parts in [2, 3, 4, 8] {
+                    assert_eq!(batches(&dataset, &config, epoch, parts), alone, "{parts} processes");
+                }
+                // Every row once.
+                let mut rows = alone.concat();
+                rows.sort_unstable();
+                assert_eq!(rows, (0..50).collect::<Vec<_>>());
+            }
+            assert_ne!(batches(&dataset, &config, 0, 2), batches(&dataset, &config, 1, 2), "epochs differ");
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_is_continued_by_another_number_of_processes_has_each_row_once() {
+        let dataset = Items::new(50);
+        let config = LoaderConfig { batch_size: 6, ..LoaderConfig::default() };
+        let alone = batches(&dataset, &config, 2, 1);
+        // Two batches by two processes, three by one, and the rest by four.
+        let mut continued = Vec::new();
+        for (parts, count) in [(2, 2), (1, 3), (4, alone.len())] {
+            let done = continued.len();
+            continued.extend(batches(&dataset, &config, 2, parts).into_iter().skip(done).take(count));
+        }
+        assert_eq!(continued, alone);
+    }
+}

@@ -1,13 +1,17 @@
 //! Downloads over HTTPS, with resumption, checksums and a progress bar.
 
 mod digest;
+mod query;
 mod retry;
 
 pub(crate) use digest::{base64_to_hex, digest, hex};
-pub(crate) use retry::{Retries, RetryPolicy, is_temporary, retry_after};
+pub(crate) use query::{FailedQuery, Query};
+#[cfg(feature = "storage")]
+pub(crate) use retry::is_temporary;
+pub(crate) use retry::{Retries, RetryPolicy, retry_after};
 
 use crate::{
-    error::{At, Context, Error, Result, bail, describe},
+    error::{At, Context, Error, Result, describe},
     paths::{create_dir, lock, with_suffix},
     report::is_quiet,
 };
@@ -80,21 +84,13 @@ pub(crate) fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &P
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let (is_final, retry_after) = match &error {
-            // Other client errors do not go away by trying again.
-            Error::Status { status, retry_after, .. } => (!is_temporary(*status), *retry_after),
-            Error::Size { .. } => (true, None),
-            // A full disk, or a folder that cannot be written.
-            Error::Io { .. } => (true, None),
-            // What an earlier attempt left may have been wrong; the whole file is what the server has.
-            Error::Checksum { .. } => (!is_resumed, None),
-            _ => (false, None),
-        };
-        if is_final {
+        let reason = describe(&error);
+        // What an earlier attempt left may have been wrong; the whole file is what the server has.
+        let is_stale = is_resumed && matches!(error, Error::Checksum { .. });
+        let is_tried_again = if is_stale { retries.wait(&reason, None) } else { retries.wait_after(&error, &reason) };
+        if !is_tried_again {
             break error;
         }
-        let Some(pause) = retries.pause(&describe(&error), retry_after) else { break error };
-        std::thread::sleep(pause);
     };
     let hint = if partial.exists() { "; the next run resumes this download" } else { "" };
     Err(last).with_context(|| format!("{} could not be downloaded{}{hint}", remote.url, retries.summary()))
@@ -180,7 +176,8 @@ fn transfer(remote: &Remote, partial: &Path) -> Result<()> {
     file.sync_all().at(partial, "written")?;
     bar.finish_and_clear();
     if length.is_some_and(|l| l != received) {
-        bail!("{url}: the connection ended after {received} of {} bytes", length.unwrap_or(0));
+        let reason = format!("the connection ended after {received} of {} bytes", length.unwrap_or(0));
+        return Err(Error::Connection { url: url.clone(), reason });
     }
     Ok(())
 }
@@ -210,10 +207,11 @@ pub(crate) fn read_body(
     });
     let mut received = 0;
     loop {
-        let bytes = match receiver.recv_timeout(timeout) {
-            Ok(bytes) => bytes.with_context(|| format!("{url}: the connection was interrupted"))?,
-            Err(_) => bail!("{url}: no data for {} seconds after {received} bytes", timeout.as_secs()),
+        let Ok(bytes) = receiver.recv_timeout(timeout) else {
+            let reason = format!("no data for {} seconds after {received} bytes", timeout.as_secs());
+            return Err(Error::Connection { url: url.to_owned(), reason });
         };
+        let bytes = bytes.with_context(|| format!("{url}: the connection was interrupted"))?;
         if bytes.is_empty() {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! How often a request is tried again, and what is reported before each further attempt.
 
-use crate::report::note;
+use crate::{error::Error, report::note};
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     time::{Duration, Instant, SystemTime},
@@ -68,6 +68,18 @@ impl Retries {
         Some(pause)
     }
 
+    /// Waits before a further attempt, which is reported with the reason; false where there is none.
+    pub fn wait(&mut self, reason: &str, retry_after: Option<u64>) -> bool {
+        let pause = self.pause(reason, retry_after);
+        pause.inspect(|pause| std::thread::sleep(*pause)).is_some()
+    }
+
+    /// [`Retries::wait`] after an error; false as well where a further attempt would fail in the same way.
+    pub fn wait_after(&mut self, error: &Error, reason: &str) -> bool {
+        let retry_after = if let Error::Status { retry_after, .. } = error { *retry_after } else { None };
+        may_succeed_later(error) && self.wait(reason, retry_after)
+    }
+
     /// How often and for how long it was tried, to follow the reason; empty after one attempt.
     pub fn summary(&self) -> String {
         let (attempts, seconds) = (self.attempt, self.begun.elapsed().as_secs_f64());
@@ -83,6 +95,25 @@ impl Retries {
 /// Whether a request that was answered with a status may succeed later.
 pub(crate) fn is_temporary(status: u16) -> bool {
     matches!(status, 408 | 429) || (status >= 500 && ![501, 505].contains(&status))
+}
+
+/// Whether a request that failed with an error may succeed when it is sent again: after a temporary status, where there is
+/// no connection or it broke, and where a JSON document ends in the middle.
+pub(crate) fn may_succeed_later(error: &Error) -> bool {
+    use ureq::Error::{BadUri, Http, InvalidProxyUrl, RedirectFailed, TooManyRedirects};
+    match error {
+        Error::Status { status, .. } => is_temporary(*status),
+        Error::Connection { .. } => true,
+        Error::Context { source, .. } => {
+            if let Some(error) = source.downcast_ref::<ureq::Error>() {
+                return !matches!(error, BadUri(_) | Http(_) | InvalidProxyUrl | RedirectFailed | TooManyRedirects);
+            }
+            let is_cut = source.downcast_ref::<serde_json::Error>().is_some_and(serde_json::Error::is_eof);
+            is_cut || source.is::<std::io::Error>()
+        }
+        // A full disk, what is too large, and answers that are not what was asked for.
+        _ => false,
+    }
 }
 
 /// The seconds that a server asks to wait in the header `Retry-After`: a number, or a date.
@@ -103,6 +134,7 @@ fn random() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Context;
 
     const POLICY: RetryPolicy =
         RetryPolicy { attempts: 4, first_pause: Duration::from_secs(4), ..RetryPolicy::DOWNLOAD };
@@ -142,5 +174,40 @@ mod tests {
         let temporary: Vec<u16> = (400..600).filter(|status| is_temporary(*status)).collect();
         assert!([408, 429, 500, 502, 503, 504].iter().all(|status| temporary.contains(status)), "{temporary:?}");
         assert!([400, 401, 403, 404, 409, 412, 501, 505].iter().all(|status| !temporary.contains(status)));
+    }
+
+    #[test]
+    fn what_stays_as_it_is_is_not_tried_again() {
+        fn context<T, E>(result: Result<T, E>) -> Error
+        where
+            Result<T, E>: Context<T>,
+        {
+            result.context("u cannot be read").err().unwrap()
+        }
+        let json = |text: &str| context(serde_json::from_str::<serde_json::Value>(text));
+        let status = |status| Error::Status { url: "u".into(), status, retry_after: None };
+        let reset = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        for error in [
+            status(503),
+            Error::Connection { url: "u".into(), reason: "no data for 10 seconds".into() },
+            context(Err::<(), _>(ureq::Error::Io(reset()))),
+            context(Err::<(), _>(ureq::Error::HostNotFound)),
+            context(Err::<(), _>(reset())),
+            json("{\"a\": [1,"),
+            json(""),
+        ] {
+            assert!(may_succeed_later(&error), "{error:?}");
+        }
+        for error in [
+            status(404),
+            context(Err::<(), _>(ureq::Error::TooManyRedirects)),
+            context(Err::<(), _>(ureq::Error::BadUri("u".into()))),
+            context(Err::<(), _>(status(404))),
+            json("<html>"),
+            Error::Other("more than 10 bytes came".into()),
+            Error::Size { url: "u".into(), found: 5, expected: 4 },
+        ] {
+            assert!(!may_succeed_later(&error), "{error:?}");
+        }
     }
 }

@@ -142,6 +142,17 @@ fn a_file_of_another_size_than_stated_is_refused_at_once() {
 }
 
 #[test]
+fn a_loop_of_redirects_is_followed_once() {
+    let server = crate::testing::Server::answering(|_, _| ("302 Found", "Location: /again.bin\r\n", Vec::new()));
+    let folder = tempfile::tempdir().unwrap();
+    let remote = Remote::public(format!("{}/file.bin", server.url), ("sha256", sha256(b"good")));
+    let text = describe(&download(&remote, &folder.path().join("file.bin")).unwrap_err());
+    assert!(text.contains("/file.bin could not be downloaded") && text.contains("too many redirects"), "{text}");
+    // The first request and ten redirects.
+    assert_eq!((server.count(), crate::testing::reported_attempts(&server.url).len()), (11, 0));
+}
+
+#[test]
 fn a_server_that_keeps_failing_is_asked_a_few_times_and_named() {
     for status in ["429 Too Many Requests", "500 Internal Server Error"] {
         let answer =

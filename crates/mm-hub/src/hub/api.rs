@@ -2,11 +2,12 @@
 
 use super::Hub;
 use crate::{
-    error::{Context, Result, bail, describe},
-    fetch::{Retries, RetryPolicy, agent, is_temporary, retry_after},
+    error::{Context, Error, Result, describe},
+    fetch::{FailedQuery, Query, agent},
     report::note,
 };
 use serde_json::Value;
+use ureq::{RequestBuilder, http::HeaderMap, typestate::WithoutBody};
 
 /// A file of a repository.
 pub(super) struct HubFile {
@@ -56,65 +57,52 @@ impl Hub {
     /// Queries one file, whose ETag is its checksum.
     fn query_file(&self, repository: &str, commit: &str, path: &str) -> Result<HubFile> {
         let url = format!("{}/{repository}/resolve/{commit}/{}", self.endpoint, escape(path));
-        let mut request =
-            agent(self.timeout).head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        let response = request.call().with_context(|| format!("{url} cannot be reached"))?;
-        let status = response.status().as_u16();
-        if status >= 400 {
-            bail!("{}", status_message(&url, repository, commit, status, None, self.token.is_some()));
-        }
-        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
-        let tag = header("x-linked-etag").or(header("etag")).with_context(|| format!("{url}: no ETag"))?;
+        let send = || {
+            let request = self.authorized(agent(self.timeout).head(&url));
+            request.config().max_redirects(0).max_redirects_will_error(false).build().call()
+        };
+        let headers = Query { url: &url, timeout: self.timeout, send: &send }.headers();
+        let headers = headers.map_err(|failed| self.describe_failed(*failed, &url, repository, commit))?;
+        let tag = text_of(&headers, "x-linked-etag").or(text_of(&headers, "etag"));
+        let tag = tag.with_context(|| format!("{url}: no ETag"))?;
         Ok(HubFile { path: path.to_owned(), digest: tag.trim_start_matches("W/").trim_matches('"').to_owned() })
     }
 
-    /// A JSON response and its `Link` header. Temporary failures are retried.
+    /// A JSON response and its `Link` header.
     pub(super) fn get_json(&self, path: &str, repository: &str, revision: &str) -> Result<(Value, Option<String>)> {
         let url = format!("{}{path}", self.endpoint);
-        let mut retries = Retries::new(RetryPolicy::QUERY);
-        loop {
-            let mut request = agent(self.timeout).get(&url);
-            if let Some(token) = &self.token {
-                request = request.header("Authorization", format!("Bearer {token}"));
-            }
-            let mut response = match request.call() {
-                Ok(response) => response,
-                Err(error) => {
-                    let reason = format!("{url} cannot be reached: {error}");
-                    let Some(pause) = retries.pause(&reason, None) else {
-                        bail!(
-                            "{reason}{}. Check the network connection, set HF_ENDPOINT to a mirror, or set \
-                             HF_HUB_OFFLINE=1 to use the cache",
-                            retries.summary()
-                        )
-                    };
-                    std::thread::sleep(pause);
-                    continue;
-                }
-            };
-            let status = response.status().as_u16();
-            let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned);
-            if status < 400 {
-                let link = header("link");
-                let text = response
-                    .body_mut()
-                    .read_to_string()
-                    .with_context(|| format!("{url}: the response was interrupted"))?;
-                return Ok((serde_json::from_str(&text).with_context(|| format!("{url}: not JSON"))?, link));
-            }
-            let asked = header("retry-after").as_deref().and_then(retry_after);
-            let reason = format!("{url}: the hub answered {status}");
-            let Some(pause) = is_temporary(status).then(|| retries.pause(&reason, asked)).flatten() else {
-                let (code, has_token) = (header("x-error-code"), self.token.is_some());
-                let message = status_message(&url, repository, revision, status, code.as_deref(), has_token);
-                bail!("{message}{}", retries.summary())
-            };
-            std::thread::sleep(pause);
+        let send = || self.authorized(agent(self.timeout).get(&url)).call();
+        match (Query { url: &url, timeout: self.timeout, send: &send }).json() {
+            Ok((headers, document)) => Ok((document, text_of(&headers, "link").map(ToOwned::to_owned))),
+            Err(failed) => Err(self.describe_failed(*failed, &url, repository, revision)),
         }
     }
+
+    fn authorized(&self, request: RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    /// Why a query failed, with what to do about it.
+    fn describe_failed(&self, failed: FailedQuery, url: &str, repository: &str, revision: &str) -> Error {
+        let FailedQuery { error, headers, tried } = failed;
+        if let Error::Status { status, .. } = error {
+            let (code, has_token) = (text_of(&headers, "x-error-code"), self.token.is_some());
+            let message = status_message(url, repository, revision, status, code, has_token);
+            return Error::Other(format!("{message}{tried}"));
+        }
+        Error::Other(format!(
+            "{}{tried}. Check the network connection, set HF_ENDPOINT to a mirror, or set HF_HUB_OFFLINE=1 to use the cache",
+            describe(&error)
+        ))
+    }
+}
+
+/// A header that is text.
+fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// The message for an error status, with what to do about it.

@@ -32,19 +32,36 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 
+/// The folder of `huggingface_hub`; `None` where no variable says where it is.
+fn base_folder(variable: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    if let Some(folder) = variable("HF_HOME") {
+        return Some(folder.into());
+    }
+    let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    Some(cache.or_else(|| Some(Path::new(&variable("HOME")?).join(".cache")))?.join("huggingface"))
+}
+
+/// The token of the hub: `HF_TOKEN`, else the file that `hf auth login` writes.
+fn find_token(variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let written = || {
+        let named = variable("HF_TOKEN_PATH").map(PathBuf::from);
+        std::fs::read_to_string(named.or_else(|| Some(base_folder(variable)?.join("token")))?).ok()
+    };
+    let token = variable("HF_TOKEN").or_else(written)?;
+    Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+}
+
+/// The token with which the files of the hub are asked for, as [`Hub::from_environment`] finds it.
+#[cfg(feature = "storage")]
+pub(crate) fn token() -> Option<String> {
+    find_token(&variable)
+}
+
 impl Hub {
     /// The client that the environment describes.
     pub fn from_environment() -> Result<Self> {
-        let home =
-            || variable("HOME").map(PathBuf::from).context("HOME is not set; set HF_HOME to the folder for models");
-        let base = match (variable("HF_HOME"), variable("XDG_CACHE_HOME")) {
-            (Some(hf_home), _) => PathBuf::from(hf_home),
-            (None, Some(cache)) => Path::new(&cache).join("huggingface"),
-            (None, None) => home()?.join(".cache/huggingface"),
-        };
+        let base = base_folder(&variable).context("HOME is not set; set HF_HOME to the folder for models")?;
         let cache = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"));
-        let token_path = variable("HF_TOKEN_PATH").map_or_else(|| base.join("token"), PathBuf::from);
-        let token = variable("HF_TOKEN").or_else(|| std::fs::read_to_string(token_path).ok());
         let timeout = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|v| v.parse().ok()).unwrap_or(10);
         Ok(Self {
             endpoint: variable("HF_ENDPOINT")
@@ -52,7 +69,7 @@ impl Hub {
                 .trim_end_matches('/')
                 .into(),
             cache: cache.map_or_else(|| base.join("hub"), PathBuf::from),
-            token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+            token: find_token(&variable),
             offline: variable("HF_HUB_OFFLINE").is_some_and(|v| is_on(&v)) || is_offline(),
             timeout: Duration::from_secs(timeout),
         })

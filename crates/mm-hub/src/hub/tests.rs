@@ -1,7 +1,7 @@
 //! The hub client against a fake server on this machine that fails in several ways.
 
 use super::*;
-use crate::error::describe;
+use crate::{error::describe, testing::reported_attempts};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 use std::{
@@ -36,6 +36,12 @@ struct Failures {
     num_busy: usize,
     /// Does not serve the tree.
     no_tree: bool,
+    /// Ends this many first answers in the middle of their JSON: every second one without an error, since it states no length.
+    num_cut: usize,
+    /// Answers the first request with half of its JSON, and then waits.
+    stall_json: bool,
+    /// Answers the first query of a file with 503.
+    busy_query: bool,
 }
 
 struct FakeHub {
@@ -73,6 +79,23 @@ fn answer(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8], lengt
     let _ = stream.flush();
 }
 
+/// The JSON document of the request with this number, which may fail.
+fn answer_json(stream: &mut TcpStream, headers: &str, document: &Value, number: usize, failures: &Failures) {
+    let body = document.to_string().into_bytes();
+    let half = body.len() / 2;
+    if number == 1 && failures.stall_json {
+        answer(stream, 200, headers, &body, body.len(), half);
+        std::thread::sleep(Duration::from_secs(2));
+    } else if number > failures.num_cut {
+        answer(stream, 200, headers, &body, body.len(), body.len());
+    } else if number.is_multiple_of(2) {
+        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{headers}\r\n");
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body[..half]));
+    } else {
+        answer(stream, 200, headers, &body, body.len(), half);
+    }
+}
+
 fn start_hub(failures: Failures) -> FakeHub {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -105,10 +128,10 @@ fn serve(
     let [method, path] = line[..] else { return };
     let lower = text.to_lowercase();
     let range = lower.split("range: bytes=").nth(1).and_then(|r| r.split('-').next()?.parse::<u64>().ok());
-    let number = {
+    let (number, num_queries) = {
         let mut log = log.lock().unwrap();
         log.push((format!("{method} {path}"), range, lower.contains("authorization: bearer")));
-        log.len()
+        (log.len(), log.iter().filter(|(request, _, _)| request.starts_with("HEAD ")).count())
     };
     if let Some((status, code)) = failures.status {
         return answer(&mut stream, status, &format!("X-Error-Code: {code}\r\nRetry-After: 0\r\n"), b"", 0, 0);
@@ -118,8 +141,8 @@ fn serve(
     }
     if path.starts_with("/api/models/org/name/revision/") {
         let siblings: Vec<Value> = files().iter().map(|(p, _)| serde_json::json!({ "rfilename": p })).collect();
-        let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
-        return answer(&mut stream, 200, "", body.as_bytes(), body.len(), body.len());
+        let document = serde_json::json!({ "sha": COMMIT, "siblings": siblings });
+        return answer_json(&mut stream, "", &document, number, failures);
     }
     if path.starts_with("/api/models/org/name/tree/") && !failures.no_tree {
         // Two pages.
@@ -134,16 +157,19 @@ fn serve(
                 serde_json::json!({ "type": "file", "path": path, "oid": digest })
             }
         };
-        let body = Value::from(half.iter().map(entry).collect::<Vec<_>>()).to_string();
+        let document = Value::from(half.iter().map(entry).collect::<Vec<_>>());
         let link =
             format!("Link: <{base}/api/models/org/name/tree/{COMMIT}?recursive=true&cursor=2>; rel=\"next\"\r\n");
-        return answer(&mut stream, 200, if second { "" } else { &link }, body.as_bytes(), body.len(), body.len());
+        return answer_json(&mut stream, if second { "" } else { &link }, &document, number, failures);
     }
     if let Some(name) = path.strip_prefix(&format!("/org/name/resolve/{COMMIT}/")) {
         let Some((_, bytes)) = files().into_iter().find(|(p, _)| *p == name) else {
             return answer(&mut stream, 404, "X-Error-Code: EntryNotFound\r\n", b"", 0, 0);
         };
         if method == "HEAD" {
+            if failures.busy_query && num_queries == 1 {
+                return answer(&mut stream, 503, "Retry-After: 0\r\n", b"", 0, 0);
+            }
             let tag = format!("ETag: \"{}\"\r\n", digest(name, &bytes));
             return answer(&mut stream, 200, &tag, b"", bytes.len(), 0);
         }
@@ -242,6 +268,66 @@ fn interrupted_downloads_are_resumed_and_concurrent_ones_download_once() {
         assert_eq!(weights.iter().any(|(_, range, _)| range.is_some()), fails);
         assert_eq!(weights.len(), if fails { 3 } else { 2 }, "{weights:?}");
     }
+}
+
+#[test]
+fn an_answer_of_the_api_that_ends_in_the_middle_is_asked_for_again() {
+    for (failures, attempts, reasons) in [
+        (Failures { num_cut: 2, ..Failures::default() }, 2, ["was interrupted", "EOF while parsing"]),
+        (Failures { stall_json: true, ..Failures::default() }, 1, ["no data for 0 seconds", "bytes"]),
+        // The metadata twice, then each file of which the tree is not served.
+        (Failures { num_busy: 2, no_tree: true, ..Failures::default() }, 2, ["answered 503", "answered 503"]),
+    ] {
+        let cache = tempfile::tempdir().unwrap();
+        let fake = start_hub(failures);
+        assert_complete(&client(&fake, cache.path()).pull("org/name").unwrap());
+        let reported = reported_attempts(&fake.endpoint);
+        assert_eq!(reported.len(), attempts, "{reported:?}");
+        let shown = reported.join("\n");
+        assert!(reasons.iter().all(|reason| shown.contains(reason)), "{reported:?}");
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let fake = start_hub(Failures { num_cut: usize::MAX, ..Failures::default() });
+    let text = describe(&client(&fake, cache.path()).pull("org/name").unwrap_err());
+    assert!(text.contains("/api/models/org/name/revision/main") && text.contains("(tried 4 times in "), "{text}");
+    assert!(text.contains("HF_ENDPOINT") && text.contains("EOF while parsing"), "{text}");
+    assert_eq!(fake.requests.lock().unwrap().len(), 4);
+    assert_eq!(reported_attempts(&fake.endpoint).len(), 3);
+}
+
+#[test]
+fn the_token_is_the_one_that_huggingface_hub_would_send() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, token: &str| {
+        let file = home.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, token).unwrap();
+        file.display().to_string()
+    };
+    let find = |variables: &[(&str, &str)]| {
+        find_token(&|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+    };
+    let home_folder = home.path().display().to_string();
+    let of_home = [("HOME", home_folder.as_str())];
+    assert_eq!((find(&[]), find(&of_home)), (None, None));
+    write(".cache/huggingface/token", "of-login\n");
+    let empty = write("empty", "\n");
+    let other = write("other", "of-file");
+    assert_eq!(find(&of_home).unwrap(), "of-login");
+    assert_eq!(find(&[of_home[0], ("HF_HOME", &home_folder)]), None);
+    assert_eq!(find(&[of_home[0], ("HF_TOKEN_PATH", &other)]).unwrap(), "of-file");
+    assert_eq!(find(&[of_home[0], ("HF_TOKEN_PATH", &empty)]), None);
+    assert_eq!(find(&[of_home[0], ("HF_TOKEN_PATH", &other), ("HF_TOKEN", "named")]).unwrap(), "named");
+}
+
+#[test]
+fn a_file_whose_query_fails_for_a_while_is_queried_again() {
+    let cache = tempfile::tempdir().unwrap();
+    let fake = start_hub(Failures { no_tree: true, busy_query: true, ..Failures::default() });
+    assert_complete(&client(&fake, cache.path()).pull("org/name").unwrap());
+    let requests = fake.requests.lock().unwrap().clone();
+    let queried = requests.iter().filter(|(path, _, _)| path.starts_with("HEAD ")).count();
+    assert_eq!((queried, reported_attempts(&fake.endpoint).len()), (files().len() + 1, 1));
 }
 
 #[test]

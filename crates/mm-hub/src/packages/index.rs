@@ -3,25 +3,25 @@
 //! *[PEP 691: JSON-based Simple API for Python Package Indexes](https://peps.python.org/pep-0691/)*, 2022.
 
 use crate::{
-    error::{Context, Error, Result, bail},
-    fetch::{Remote, agent, base64_to_hex},
+    error::{Context, Result, bail},
+    fetch::{FailedQuery, Query, Remote, agent, base64_to_hex},
 };
 use serde_json::Value;
 use std::time::Duration;
 
+/// Time without data after which a connection is given up.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A JSON document of a registry.
 fn get(url: &str, accept: &str) -> Result<Value> {
-    let request = agent(Duration::from_secs(30)).get(url).header("Accept", accept);
-    let mut response =
-        request.call().with_context(|| format!("{url} cannot be reached; check the network connection"))?;
-    let status = response.status().as_u16();
-    if status >= 400 {
-        return Err(Error::Status { url: url.to_owned(), status, retry_after: None });
+    let send = || agent(TIMEOUT).get(url).header("Accept", accept).call();
+    match (Query { url, timeout: TIMEOUT, send: &send }).json() {
+        Ok((_, document)) => Ok(document),
+        Err(failed) => {
+            let FailedQuery { error, tried, .. } = *failed;
+            Err(error).with_context(|| format!("{url} cannot be read{tried}; check the network connection"))
+        }
     }
-    // The page of a package with many releases has some megabytes.
-    let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
-    let text = text.with_context(|| format!("{url}: the response was interrupted"))?;
-    serde_json::from_str(&text).with_context(|| format!("{url}: not JSON"))
 }
 
 /// The newest file of a Python package that this machine can use; `requirement` is `NAME`, `NAME==1.0` or `NAME>=1,<2`.

@@ -1,6 +1,7 @@
 //! Whether there are credentials for an object store. Without any its client asks the metadata service of the cloud's
 //! virtual machines, and elsewhere waits for minutes for an answer.
 
+use super::profile::{CREDENTIALS, Profile};
 use crate::hub::variable;
 use std::{
     net::{TcpStream, ToSocketAddrs},
@@ -26,13 +27,7 @@ struct Places {
 }
 
 const S3: Places = Places {
-    variables: &[
-        "AWS_ACCESS_KEY_ID",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_SKIP_SIGNATURE",
-    ],
+    variables: &CREDENTIALS,
     file: None,
     metadata: Some("AWS_METADATA_ENDPOINT"),
     hint: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure export-credentials --format env` prints those of \
@@ -88,13 +83,18 @@ pub(super) fn lack(scheme: &str) -> Option<String> {
         "az" | "abfs" | "abfss" | "azure" => AZURE,
         _ => return None,
     };
-    let is_set = places.variables.iter().any(|name| variable(name).is_some());
+    let profile = matches!(scheme, "s3" | "s3a").then(|| Profile::find(&variable));
+    let has_keys = profile.as_ref().is_some_and(Profile::has_keys);
+    if has_keys || places.variables.iter().any(|name| variable(name).is_some()) {
+        return None;
+    }
     let home = variable("HOME").map(std::path::PathBuf::from);
     let has_file = places.file.zip(home).is_some_and(|(file, home)| home.join(file).exists());
     let metadata = places.metadata.and_then(variable).unwrap_or_else(|| METADATA.to_owned());
-    let hint = places.hint;
-    (!is_set && !has_file && !answers(&metadata))
-        .then(|| format!("found no credentials in the environment; set {hint}"))
+    let is_named = profile.as_ref().is_some_and(Profile::is_named);
+    let (hint, in_profile) = (places.hint, profile.map_or_else(String::new, |profile| format!(" {}", profile.lack())));
+    (is_named || (!has_file && !answers(&metadata)))
+        .then(|| format!("found no credentials in the environment{in_profile}; set {hint}"))
 }
 
 /// Whether a server accepts connections.

@@ -5,7 +5,8 @@
 //! A file is copied into a cache of bounded size when it is first read; the copy is used again as long as the server
 //! states the same ETag, size and date. Credentials and endpoints are read from the environment as the stores' own tools
 //! read them: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` …, `GOOGLE_APPLICATION_CREDENTIALS`, `STORAGE_EMULATOR_HOST`,
-//! `AZURE_STORAGE_ACCOUNT_NAME` …, `AZURE_STORAGE_CONNECTION_STRING`, `HF_TOKEN`, `HF_ENDPOINT`. Requests that fail with
+//! `AZURE_STORAGE_ACCOUNT_NAME` …, `AZURE_STORAGE_CONNECTION_STRING`, `HF_TOKEN`, `HF_ENDPOINT`; where they are not set, the
+//! profile in `~/.aws` and the token that `hf auth login` wrote are used. Requests that fail with
 //! 429 or 5xx, and connections that break, are tried again up to 13 times within 3 minutes; each time is reported on standard
 //! error. Where a connection breaks within a file, the rest is asked for on the condition that the file has the same ETag;
 //! a file without one is read from its beginning.
@@ -16,6 +17,7 @@ mod download;
 mod folders;
 mod objects;
 mod parts;
+mod profile;
 mod reading;
 mod retrying;
 mod stores;
@@ -24,7 +26,7 @@ mod unsized_files;
 use crate::{
     error::{At, Context, Error, Result, bail},
     fetch::{RetryPolicy, is_offline},
-    hub::variable,
+    hub,
 };
 use copies::{Copies, CopyInfo};
 use download::download;
@@ -199,11 +201,13 @@ impl Storage {
 
     fn locate(&self, url: &str) -> Result<Location> {
         let (address, token) = match url.strip_prefix("hf://") {
-            Some(rest) => (stores::of_hub(url, rest)?, variable("HF_TOKEN")),
+            Some(rest) => (stores::of_hub(url, rest)?, hub::token()),
             None => (url.to_owned(), None),
         };
         let parsed = Url::parse(&address).with_context(|| format!("{url} is no URL"))?;
-        let key = format!("{}://{}", parsed.scheme(), parsed.authority());
+        // A page of the hub that is asked for by https:// gets no token.
+        let sends_token = if token.is_some() { "token " } else { "" };
+        let key = format!("{sends_token}{}://{}", parsed.scheme(), parsed.authority());
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         let store = if let Some(store) = stores.get(&key) {
             store.clone()

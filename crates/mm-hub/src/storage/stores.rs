@@ -1,6 +1,9 @@
 //! The store that a URL names, with the credentials and endpoints of the environment.
 
-use super::retrying::{Connector, client_retries};
+use super::{
+    profile::{ENDPOINTS, Profile},
+    retrying::{Connector, client_retries},
+};
 use crate::{
     error::{Result, bail},
     fetch::RetryPolicy,
@@ -36,9 +39,9 @@ pub(super) fn build(
     let host = url.host_str().unwrap_or_default();
     Ok(match url.scheme() {
         "s3" | "s3a" => {
-            let mut builder = AmazonS3Builder::from_env();
+            let mut builder = Profile::find(&variable).apply(AmazonS3Builder::from_env(), &variable);
             // An endpoint that is named as http:// (MinIO on this network) is meant, as for the store's own tools.
-            let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(variable);
+            let endpoint = ENDPOINTS.into_iter().find_map(variable);
             if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
                 builder = builder.with_allow_http(true);
             }

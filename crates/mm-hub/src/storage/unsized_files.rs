@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::{At, Context, Error, Result, bail, describe},
-    fetch::{Retries, agent, is_temporary, read_body, retry_after},
+    fetch::{Retries, agent, read_body, retry_after},
 };
 use object_store::Error as StoreError;
 use std::{
@@ -70,21 +70,16 @@ fn download(location: &Location, known: Option<&CopyInfo>, partial: &Path) -> Re
             Ok(Answer::Unchanged) => return known.cloned().context("the server answered 304 unasked"),
             Err(error) => error,
         };
-        let (is_final, retry_after) = match &error {
-            Error::Status { status, retry_after, .. } => (!is_temporary(*status), *retry_after),
-            Error::Io { .. } | Error::Other(_) => (true, None),
-            _ => (false, None),
-        };
-        if is_final {
-            return Err(error);
-        }
         let message = [&location.url, &location.address]
             .iter()
             .fold(describe(&error), |message, address| message.replace(address.as_str(), &without_query(address)));
-        let Some(pause) = retries.pause(&message, retry_after) else {
-            return Err(error).with_context(|| format!("{} cannot be read{}", location.url, retries.summary()));
+        if retries.wait_after(&error, &message) {
+            continue;
+        }
+        return match retries.summary() {
+            tried if tried.is_empty() => Err(error),
+            tried => Err(error).with_context(|| format!("{} cannot be read{tried}", location.url)),
         };
-        std::thread::sleep(pause);
     }
 }
 
