@@ -114,6 +114,7 @@ impl FieldValues {
     }
 
     /// The paths of all fields; one with several values comes several times.
+    #[cfg(feature = "postgres")]
     pub(crate) fn paths(&self) -> impl Iterator<Item = &String> {
         let values = self.values.iter().map(|(path, _)| path);
         values.chain(self.points.iter().map(|(path, _)| path)).chain(&self.empty)

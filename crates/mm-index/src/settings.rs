@@ -16,8 +16,9 @@ pub struct SearchSettings {
     pub connectivity: Option<usize>,
     /// Candidates that are kept while a row is added to a graph (ef_construction).
     pub expansion_add: usize,
-    /// Candidates that are kept while a graph is searched (ef): more find more and take longer. When absent, 128 for up
-    /// to 100,000 rows, growing with the cube root of their number (275 for a million).
+    /// Candidates that are kept while a graph is searched (ef): more find more and take longer. When absent, 192 in a graph
+    /// with 16 links or fewer and 128 in one with more, for up to 100,000 rows, growing with the cube root of their number
+    /// (275 for a million with 32 links).
     pub expansion_search: Option<usize>,
     /// Bytes of vectors that are kept in memory for exact search, for each named vector; the rest is read each time.
     /// PostgreSQL compares vectors in the server, and keeps none here.
@@ -41,8 +42,13 @@ impl Default for SearchSettings {
 
 /// Candidates in a graph of [`DEFAULT_ROWS`] rows or fewer.
 const DEFAULT_CANDIDATES: usize = 128;
+/// The same in a graph with [`FEW_LINKS`], where fewer of the nearest rows are reached: with 128 candidates recall@10 of
+/// 100,000 embedded texts is 0.984 to 0.989.
+const FEW_LINKS_CANDIDATES: usize = 192;
 const DEFAULT_ROWS: usize = 100_000;
 
+const FEW_LINKS: usize = 16;
+const MANY_LINKS: usize = 32;
 /// Rows of the largest graph with few links.
 const FEW_LINKS_ROWS: usize = 200_000;
 
@@ -52,13 +58,14 @@ impl SearchSettings {
 
     /// Neighbors of a row in a graph of so many rows.
     pub fn links(&self, rows: usize) -> usize {
-        self.connectivity.unwrap_or(if rows > FEW_LINKS_ROWS { 32 } else { 16 })
+        self.connectivity.unwrap_or(if rows > FEW_LINKS_ROWS { MANY_LINKS } else { FEW_LINKS })
     }
 
     /// Candidates that are kept while a graph of so many rows is searched.
     pub fn candidates(&self, rows: usize) -> usize {
         let growth = (rows as f64 / DEFAULT_ROWS as f64).cbrt().max(1.0);
-        self.expansion_search.unwrap_or((DEFAULT_CANDIDATES as f64 * growth) as usize)
+        let base = if self.links(rows) > FEW_LINKS { DEFAULT_CANDIDATES } else { FEW_LINKS_CANDIDATES };
+        self.expansion_search.unwrap_or((base as f64 * growth) as usize)
     }
 
     /// Selected rows that are kept while a graph of so many rows is searched for `selected` ones of them. Fewer do: the
@@ -89,10 +96,12 @@ mod tests {
         let settings = SearchSettings::default();
         assert_eq!(
             [0, 1000, 100_000, 1_000_000, 10_000_000].map(|rows| settings.candidates(rows)),
-            [128, 128, 128, 275, 594]
+            [192, 192, 192, 275, 594]
         );
         assert_eq!([0, 200_000, 200_001].map(|rows| settings.links(rows)), [16, 16, 32]);
-        assert_eq!(SearchSettings { connectivity: Some(8), ..settings }.links(1_000_000), 8);
+        assert_eq!([200_000, 200_001].map(|rows| settings.candidates(rows)), [241, 161]);
+        let few = SearchSettings { connectivity: Some(8), ..settings };
+        assert_eq!((few.links(1_000_000), few.candidates(1_000_000)), (8, 413));
         assert_eq!(SearchSettings { expansion_search: Some(64), ..settings }.candidates(1_000_000), 64);
         let filtered = |selected| settings.filtered_candidates(1_000_000, selected);
         assert_eq!([1_000_000, 125_000, 1000].map(filtered), [275, 138, 28]);

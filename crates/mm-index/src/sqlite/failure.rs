@@ -1,7 +1,7 @@
 //! Errors inside of the engine, before it is known to which file and action they belong.
 
 use crate::Error;
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use std::{path::Path, time::Duration};
 
 /// How long a writer waits for another process that writes.
@@ -37,6 +37,13 @@ fn is_conversion(error: &rusqlite::Error) -> bool {
             | rusqlite::Error::Utf8Error(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
     )
+}
+
+/// Whether there was no room for a write, or for the file by which processes share the log (`-shm`), which reading needs
+/// too.
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 impl Failure {
@@ -78,7 +85,7 @@ impl Failure {
                 );
                 Error::file(database, reason)
             }
-            Some(ErrorCode::DiskFull) => Error::DiskFull { path: database.to_owned() },
+            _ if is_full(&error) => Error::DiskFull { path: database.to_owned() },
             _ if is_conversion(&error) => Error::Damaged { path: database.to_owned(), what: error.to_string() },
             _ => Error::Sqlite { path: database.to_owned(), action, source: error },
         }

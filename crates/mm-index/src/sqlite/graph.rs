@@ -79,6 +79,11 @@ impl Graph {
         self.index.save(utf8(path)?).map_err(|e| e.to_string())
     }
 
+    /// The size of the file that [`Graph::save`] writes.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.index.serialized_length() as u64
+    }
+
     /// Number of rows.
     pub(super) fn len(&self) -> usize {
         self.index.size()

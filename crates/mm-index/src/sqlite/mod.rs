@@ -15,6 +15,7 @@ mod failure;
 mod filter;
 mod graph;
 mod graph_record;
+mod graph_write;
 mod live_rows;
 mod loaded_graph;
 mod nearest;

@@ -16,7 +16,6 @@ use rayon::prelude::*;
 use rusqlite::params;
 use std::{
     fs::{File, TryLockError},
-    path::Path,
     sync::atomic::Ordering,
     time::Instant,
 };
@@ -26,9 +25,6 @@ const BATCH: usize = 4096;
 
 /// The file that one process at a time holds while it builds graphs.
 const LOCK: &str = "optimize.lock";
-
-/// How the name of an unfinished file begins and ends.
-const PARTIAL: (&str, &str) = (".mm-", ".partial");
 
 impl SqliteStore {
     pub(super) fn optimize_all(&self, options: &OptimizeOptions<'_>, on_progress: OnProgress<'_>) -> Result<Optimized> {
@@ -65,16 +61,6 @@ impl SqliteStore {
         }
     }
 
-    /// Deletes what an interrupted call left, which nobody else writes while the lock is held.
-    fn remove_partial_files(&self) {
-        for entry in std::fs::read_dir(self.graphs()).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1)) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-    }
-
     fn optimize_vector(
         &self,
         vector: &NamedVector,
@@ -84,14 +70,13 @@ impl SqliteStore {
         let started = Instant::now();
         let plan = self.read("reading counts", |connection| self.plan(connection, vector, options.rebuild))?;
         let Some(plan) = plan else { return Ok(None) };
-        let named = |reason| Error::Graph { vector: vector.name.clone(), reason };
         let (graph, kept) = self.start(vector, &plan)?;
         let mut progress = |done| on_progress(&vector.name, done, plan.rows);
         self.fill(vector, &graph, &plan, kept, options, &mut progress)?;
         let scale = plan.scale;
         let generation = plan.generation;
         let file = graph_file(vector, generation);
-        let (bytes, blake3) = self.put_in_place(&graph, &file).map_err(named)?;
+        let (bytes, blake3) = self.put_in_place(vector, &graph, &file)?;
         let record = GraphRecord {
             generation,
             file,
@@ -102,7 +87,11 @@ impl SqliteStore {
             quantization: vector.config.quantization,
             scale,
         };
-        self.record(vector, &record)?;
+        if let Err(error) = self.record(vector, &record) {
+            // Nothing would ever read it, or delete it before the next graph is recorded.
+            let _ = std::fs::remove_file(self.graphs().join(&record.file));
+            return Err(error);
+        }
         self.remove_old_files(vector, &record.file);
         let seconds = started.elapsed().as_secs_f64();
         Ok(Some(OptimizedGraph { vector: vector.name.clone(), rows: record.count, kept, bytes, seconds }))
@@ -227,21 +216,6 @@ impl SqliteStore {
         }
     }
 
-    /// Writes a graph next to the others, flushes and renames it; returns its size and hash.
-    fn put_in_place(&self, graph: &Graph, file: &str) -> Result<(u64, String), String> {
-        let folder = self.graphs();
-        let failed = |e: std::io::Error| format!("{}: cannot be written: {e}", folder.join(file).display());
-        let temporary = temporary_file(&folder).map_err(failed)?;
-        graph.save(temporary.path())?;
-        File::open(temporary.path()).and_then(|f| f.sync_all()).map_err(failed)?;
-        let hash = hash_file(temporary.path()).map_err(failed)?;
-        let bytes = std::fs::metadata(temporary.path()).map_err(failed)?.len();
-        temporary.persist(folder.join(file)).map_err(|e| failed(e.error))?;
-        // The rename must reach the disk too; not every file system can sync a folder.
-        let _ = File::open(&folder).and_then(|f| f.sync_all());
-        Ok((bytes, hash))
-    }
-
     /// Makes a graph the one that is searched.
     fn record(&self, vector: &NamedVector, record: &GraphRecord) -> Result<()> {
         let quantization = serde_json::to_string(&record.quantization)
@@ -259,28 +233,4 @@ impl SqliteStore {
             Ok(())
         })
     }
-
-    /// Deletes the graphs that this one replaces. A process that still has one has read it whole.
-    fn remove_old_files(&self, vector: &NamedVector, current: &str) {
-        let of_vector = format!("{}-", vector.number);
-        for entry in std::fs::read_dir(self.graphs()).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let is_old = |name: &str| name.starts_with(&of_vector) && name.ends_with(".usearch") && name != current;
-            if name.to_str().is_some_and(is_old) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-    }
-}
-
-/// A temporary file with the permissions that the process's umask leaves.
-fn temporary_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PARTIAL.0).suffix(PARTIAL.1);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }

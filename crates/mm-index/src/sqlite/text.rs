@@ -167,6 +167,22 @@ mod tests {
     }
 
     #[test]
+    fn a_check_after_another_connection_merged_the_words_finds_them_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let other = SqliteStore::open(folder.path()).unwrap();
+        for n in 0..9 {
+            let row = |m: usize| Row::new(format!("{n} {m}")).with_text(format!("bird number{n} part{m}"));
+            store.upsert(&(0..40).map(row).collect::<Vec<_>>()).unwrap();
+            for store in [&store, &other] {
+                assert_eq!(store.check(&mut |_, _, _| {}).unwrap().problems, [], "{n}");
+                assert_eq!(store.query(&Query::text("bird").k(999)).unwrap().hits.len(), (n + 1) * 40);
+            }
+            store.merge_words(&AtomicBool::new(false)).unwrap();
+        }
+    }
+
+    #[test]
     fn words_are_never_operators() {
         assert_eq!(any_of(&["red", "OR", "\"bird"]), "\"red\" OR \"OR\" OR \"\"\"bird\"");
     }
