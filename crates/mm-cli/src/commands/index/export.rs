@@ -8,17 +8,17 @@ use crate::{
     output,
     progress::ItemProgress,
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use mm_index::{Filter, Row, Store, Vectors};
 use mm_tasks::{
     embedding::{rows_file, with_suffix},
-    indexing::{FieldTypes, ParquetRows},
+    indexing::{ArrayWriter, FieldTypes, ParquetRows, VectorFolder},
 };
 use serde_json::json;
 use std::{
     collections::HashSet,
     fs::File,
-    io::{BufWriter, Seek as _, SeekFrom, Write as _},
+    io::{BufWriter, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -26,14 +26,19 @@ use std::{
 const PAGE: usize = 1000;
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  mm index export --store photos.index --modality image --out photos.parquet\n  mm index export --store photos.index --out photos-vectors\n  mm index export --store photos.index --filter 'year > 2000' --out recent.jsonl"
+)]
 pub(super) struct Export {
     #[command(flatten)]
     store: StoreArgs,
-    /// File to write: .jsonl or .parquet (id, payload and text of each row, and its vectors with --modality) or .npy
-    /// (vectors; their ids are in .rows.jsonl next to it).
-    #[arg(long, value_name = "FILE", value_parser = local_path())]
+    /// File or folder to write: .jsonl or .parquet (id, payload and text of each row, and its vectors with --modality),
+    /// .npy (vectors; the rows are in .rows.jsonl next to it), or a name without extension: a folder of arrays
+    /// (`img_emb`, `text_emb`) and a table (`metadata`) with the names of clip-retrieval.
+    #[arg(long, value_name = "FILE|FOLDER", value_parser = local_path())]
     out: PathBuf,
-    /// Modality whose vectors are written; needed for .npy, and for files that `mm index import` is to read.
+    /// Modality whose vectors are written; needed for .npy, and for files that `mm index import` is to read. A folder has
+    /// those of all modalities without it.
     #[arg(long, value_name = "NAME")]
     modality: Option<String>,
     /// Only the rows that meet this condition.
@@ -41,16 +46,33 @@ pub(super) struct Export {
     filter: Option<String>,
 }
 
+/// Numbers of rows, or of vectors in an array.
+struct Written {
+    rows: usize,
+    /// Rows that lack a vector of an array.
+    left_out: usize,
+}
+
 pub(super) fn export(arguments: &Export, context: &Context) -> Result<()> {
     let store = arguments.store.open()?;
     let out = &arguments.out;
+    let all = |rows| Written { rows, left_out: 0 };
     let written = match out.extension().and_then(|e| e.to_str()) {
-        Some("jsonl") => write_rows(store.as_ref(), arguments)?,
-        Some("parquet") => write_parquet(store.as_ref(), arguments)?,
+        Some("jsonl") => all(write_rows(store.as_ref(), arguments)?),
+        Some("parquet") => all(write_parquet(store.as_ref(), arguments)?),
         Some("npy") => write_vectors(store.as_ref(), arguments)?,
-        _ => usage!("--out {}: expected a file name that ends in .jsonl, .parquet or .npy", out.display()),
+        _ if out.extension().is_none() || out.is_dir() => write_folder(store.as_ref(), arguments)?,
+        _ => usage!(
+            "--out {}: expected a file name that ends in .jsonl, .parquet or .npy, or the name of a folder, without extension",
+            out.display()
+        ),
     };
-    print(context, json!({"out": output::path(out), "rows": written}), || format!("{}: {written} rows", out.display()));
+    let Written { rows, left_out } = written;
+    print(context, json!({"out": output::path(out), "rows": rows, "left_out": left_out}), || {
+        let lacking =
+            if left_out == 0 { String::new() } else { format!(" ({left_out} lack a vector and are left out)") };
+        format!("{}: {rows} rows{lacking}", out.display())
+    });
     Ok(())
 }
 
@@ -93,8 +115,8 @@ fn replace<T>(out: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<T>)
     };
     run().map_err(|error| {
         let _ = std::fs::remove_file(&partial);
-        // Errors of the store and of the filter say themselves what they are about.
-        let is_of_file = error.is::<std::io::Error>();
+        // Other errors name what they are about, and those of a file within this one its path.
+        let is_of_file = error.is::<std::io::Error>() && error.chain().count() == 1;
         if is_of_file { error.context(format!("{}: cannot be written", out.display())) } else { error }
     })
 }
@@ -126,11 +148,7 @@ fn write_parquet(store: &dyn Store, arguments: &Export) -> Result<usize> {
         usage!("--modality {name}: a row may have several of these vectors; expected .jsonl or .npy for them");
     }
     let filter = arguments.filter.as_deref();
-    let mut fields = FieldTypes::default();
-    for_each_row(store, filter, |row| {
-        fields.add(&row.payload);
-        Ok(())
-    })?;
+    let fields = field_types(store, filter)?;
     replace(&arguments.out, |file| {
         let mut rows = ParquetRows::new(file, &fields, vector.as_ref().map(|(name, _)| name.as_str()))?;
         let count = for_each_row(store, filter, |row| Ok(rows.add(row)?))?;
@@ -139,38 +157,62 @@ fn write_parquet(store: &dyn Store, arguments: &Export) -> Result<usize> {
     })
 }
 
-fn write_vectors(store: &dyn Store, arguments: &Export) -> Result<usize> {
+/// Writes the vectors of a modality as an array, and the rows next to it: as `mm embed` does, and with the text and the
+/// fields of a row where its first vector is.
+fn write_vectors(store: &dyn Store, arguments: &Export) -> Result<Written> {
     let Some(name) = &arguments.modality else {
         usage!("--modality: not given, expected the modality whose vectors go into {}", arguments.out.display());
     };
-    let config = store.config().vector(name)?;
-    let (dim, mut ids) = (config.dim, Vec::new());
-    let header = |count: usize| mm_data::npy_header("<f4", &[count, dim]);
-    // As long as the header of any number of rows that a store can hold: a header is padded to 64 bytes.
-    let length = header(usize::MAX / dim.max(1)).len();
-    let written = replace(&arguments.out, |file| {
-        file.write_all(&vec![0; length])?;
-        for_each_row(store, arguments.filter.as_deref(), |row| {
-            let vectors: Vec<&[f32]> = row.vectors.get(name).into_iter().flat_map(Vectors::iter).collect();
-            for (value, vector) in vectors.iter().enumerate() {
-                ids.push((row.id.clone(), value));
-                let bytes: Vec<u8> = vector.iter().flat_map(|v| v.to_le_bytes()).collect();
-                file.write_all(&bytes)?;
-            }
-            Ok(())
+    let dim = store.config().vector(name)?.dim;
+    let mut left_out = 0;
+    let rows = replace(&arguments.out, |file| {
+        let mut array = ArrayWriter::new(file, dim)?;
+        replace(&rows_file(&arguments.out), |lines| {
+            for_each_row(store, arguments.filter.as_deref(), |row| {
+                let vectors: Vec<&[f32]> = row.vectors.get(name).into_iter().flat_map(Vectors::iter).collect();
+                left_out += usize::from(vectors.is_empty());
+                for (value, vector) in vectors.iter().enumerate() {
+                    array.add(vector).with_context(|| format!("{}: cannot be written", arguments.out.display()))?;
+                    let mut line = json!({"id": row.id, "row": array.count(), "modality": name, "value": value});
+                    if value == 0 {
+                        line["text"] = json!(row.text);
+                        line["payload"] = json!(row.payload);
+                    }
+                    writeln!(lines, "{line}")?;
+                }
+                Ok(())
+            })
         })?;
-        let header = header(ids.len());
-        anyhow::ensure!(header.len() == length, "the header of {} vectors has an unexpected length", ids.len());
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&header)?;
-        file.seek(SeekFrom::End(0))?;
-        Ok(ids.len())
+        let count = array.count();
+        array.finish()?;
+        Ok(count)
     })?;
-    replace(&rows_file(&arguments.out), |file| {
-        for (index, (id, value)) in ids.iter().enumerate() {
-            writeln!(file, "{}", json!({"id": id, "row": index + 1, "modality": name, "value": value}))?;
-        }
+    Ok(Written { rows, left_out })
+}
+
+/// Writes the rows that have a vector of each modality as arrays and a table.
+fn write_folder(store: &dyn Store, arguments: &Export) -> Result<Written> {
+    let names: Vec<String> = match &arguments.modality {
+        Some(name) => vec![name.clone()],
+        None => store.config().vectors.keys().cloned().collect(),
+    };
+    let filter = arguments.filter.as_deref();
+    let fields = field_types(store, filter)?;
+    let mut folder = VectorFolder::create(&arguments.out, store.config(), &names, &fields)?;
+    let mut left_out = 0;
+    for_each_row(store, filter, |row| {
+        left_out += usize::from(!folder.add(row)?);
         Ok(())
     })?;
-    Ok(written)
+    Ok(Written { rows: folder.finish()?, left_out })
+}
+
+/// The types of the fields of the rows that meet the filter.
+fn field_types(store: &dyn Store, filter: Option<&str>) -> Result<FieldTypes> {
+    let mut fields = FieldTypes::default();
+    for_each_row(store, filter, |row| {
+        fields.add(&row.payload);
+        Ok(())
+    })?;
+    Ok(fields)
 }

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm index import embeddings --store photos.index --model openai/clip-vit-base-patch32\n  mm index import images.npy texts.npy --store photos.index\n  mm index import photos.parquet --modality image --store copy.index"
+    after_help = "Examples:\n  mm index import embeddings --store photos.index --model openai/clip-vit-base-patch32\n  mm index import images.npy texts.npy --store photos.index\n  mm index import photos.parquet --modality image --store copy.index\n  mm index import more/emb.npy --modality image --id-prefix more/ --store photos.index"
 )]
 pub(super) struct ImportArgs {
     /// Arrays (.npy, described by .rows.jsonl next to them or by --metadata), tables with a column `embedding` (.parquet,
@@ -34,9 +34,18 @@ pub(super) struct ImportArgs {
     /// Name of the vectors, where the files do not say it.
     #[arg(long, value_name = "NAME")]
     modality: Option<String>,
-    /// Column of ids [default: id, key, image_path or path, else the number of the row].
+    /// Column of ids [default: id, key, image_path or path, else the name of the file and the number of the row: emb_0/1
+    /// is the first of emb_0.npy].
     #[arg(long, value_name = "COLUMN")]
     id: Option<String>,
+    /// What the ids of rows without an id column begin with, before the number of the row [default: the name of the
+    /// file, such as emb_0/].
+    #[arg(long, value_name = "TEXT")]
+    id_prefix: Option<String>,
+    /// Replace the vectors of rows without an id column where the store has other vectors of the same ids, which is an
+    /// error otherwise.
+    #[arg(long)]
+    replace: bool,
     /// Table that describes the rows of the array: JSONL, CSV, TSV or Parquet.
     #[arg(long, value_name = "FILE")]
     metadata: Option<PathBuf>,
@@ -57,6 +66,8 @@ pub(super) fn import(arguments: &ImportArgs, context: &Context) -> Result<()> {
     let options = ImportOptions {
         modality: arguments.modality.clone(),
         id_column: arguments.id.clone(),
+        id_prefix: arguments.id_prefix.clone(),
+        replace: arguments.replace,
         metadata: arguments.metadata.clone(),
     };
     let on_progress = &mut |rows| progress.update("reading", rows, rows);

@@ -40,7 +40,7 @@ enum Command {
     Optimize(optimize::Optimize),
     /// Verify the store: read everything and compare checksums, counts and graphs.
     Check(maintain::Check),
-    /// Write rows (.jsonl, .parquet) or the vectors of a modality (.npy) to a file.
+    /// Write rows (.jsonl, .parquet), the vectors of a modality (.npy), or a folder of arrays and a table.
     Export(export::Export),
     /// Find groups of rows that are nearly the same.
     Duplicates(duplicates::Duplicates),

@@ -2,6 +2,8 @@
 //! and the folders of `mm embed --shards` and clip-retrieval
 //! (<https://github.com/rom1504/clip-retrieval>).
 
+mod numbered;
+mod record;
 mod records;
 mod scan;
 mod source;
@@ -11,7 +13,8 @@ mod tests;
 use super::payload::PayloadColumns;
 use crate::{Error, Result};
 use mm_index::{Distance, Model, Payload, Quantization, Row, Store, StoreConfig, VectorConfig, Vectors};
-use records::{Record, for_each_record};
+use record::Record;
+use records::for_each_record;
 use scan::Scan;
 use serde_json::Value;
 use source::{Part, parts};
@@ -32,8 +35,15 @@ pub const UNNAMED_MODEL: &str = "unknown";
 pub struct ImportOptions {
     /// The name of vectors whose files do not say it.
     pub modality: Option<String>,
-    /// The column of ids; when absent the first of `id`, `key`, `image_path` and `path` that a row has, else its number.
+    /// The column of ids; when absent the first of `id`, `key`, `image_path` and `path` that a row has, else its number
+    /// behind `id_prefix`.
     pub id_column: Option<String>,
+    /// What the ids of rows begin with that no column names; when absent the name of the file, `emb_0/` of `emb_0.npy`. In
+    /// a folder the name of the shard follows it.
+    pub id_prefix: Option<String>,
+    /// Whether rows that no column names are written where the store has other vectors of these ids; otherwise they are
+    /// an error.
+    pub replace: bool,
     /// The table that describes the rows of one array, if not the one next to it (`vectors.rows.jsonl`).
     pub metadata: Option<PathBuf>,
 }
@@ -74,6 +84,8 @@ pub struct Import {
     zeros: BTreeMap<String, String>,
     /// Number of rows.
     pub rows: usize,
+    /// Whether some rows are named by their number.
+    has_numbers: bool,
 }
 
 impl ImportedVector {
@@ -101,13 +113,13 @@ impl Import {
         }
         let mut all = Vec::new();
         for source in sources {
-            all.extend(parts(source, options.metadata.as_deref())?);
+            all.extend(parts(source, &options)?);
         }
-        let Scan { columns, vectors, zeros, rows, .. } = Scan::of(&all, &options, stop, on_progress)?;
+        let Scan { columns, vectors, zeros, rows, has_numbers, .. } = Scan::of(&all, &options, stop, on_progress)?;
         if vectors.is_empty() {
             return Err(Error::invalid("vectors", format!("none in {rows} rows"), "at least one"));
         }
-        Ok(Self { parts: all, options, columns, vectors, zeros, rows })
+        Ok(Self { parts: all, options, columns, vectors, zeros, rows, has_numbers })
     }
 
     /// The named vectors of a store for the files, compared by cosine, made by this model, else by the one that all files
@@ -124,8 +136,9 @@ impl Import {
     /// writes the same rows again. `on_progress(done, rows)` is called after each batch.
     ///
     /// # Errors
-    /// When the store lacks the vectors or has them in another width, or cannot be written. [`Error::Stopped`] when it
-    /// was stopped; the batches until then are written.
+    /// When the store lacks the vectors or has them in another width, has other vectors of rows that no column names
+    /// (unless [`ImportOptions::replace`]), or cannot be written. [`Error::Stopped`] when it was stopped; the batches until
+    /// then are written.
     pub fn write(
         &self,
         store: &dyn Store,
@@ -133,6 +146,9 @@ impl Import {
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ImportSummary> {
         self.check(store.config())?;
+        if !self.options.replace {
+            self.check_numbered(store, stop)?;
+        }
         let mut summary = ImportSummary::default();
         let (mut batch, mut done) = (Vec::with_capacity(BATCH), 0);
         for part in &self.parts {
@@ -184,8 +200,9 @@ impl Import {
     }
 
     fn row(&self, record: Record, config: &StoreConfig) -> Result<Row> {
+        let is_typed = record.is_typed;
         let field = |(column, value): (String, Value)| match value {
-            Value::String(text) => (column.clone(), self.columns.value(&column, &text)),
+            Value::String(text) if !is_typed => (column.clone(), self.columns.value(&column, &text)),
             other => (column, other),
         };
         let payload: Payload = record.payload.into_iter().map(field).collect();

@@ -1,11 +1,10 @@
 //! The first reading of files of vectors: what does not fit together is found before anything is written.
 
 use super::{
-    BATCH, ImportOptions, ImportedVector, PayloadColumns,
-    records::{Record, for_each_record},
-    source::Part,
+    BATCH, ImportOptions, ImportedVector, PayloadColumns, record::Record, records::for_each_record, source::Part,
 };
 use crate::{Error, Result};
+use mm_index::Payload;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -27,6 +26,8 @@ pub(super) struct Scan<'a> {
     pub(super) zeros: BTreeMap<String, String>,
     /// Number of rows.
     pub(super) rows: usize,
+    /// Whether some rows are named by their number.
+    pub(super) has_numbers: bool,
     /// Of several parts: which of them has the vector of an id and a name.
     seen: HashMap<Hash, u32>,
 }
@@ -47,6 +48,7 @@ impl<'a> Scan<'a> {
             vectors: BTreeMap::new(),
             zeros: BTreeMap::new(),
             rows: 0,
+            has_numbers: false,
             seen: HashMap::new(),
         };
         (0..parts.len()).try_for_each(|index| scan.read(index, on_progress))?;
@@ -69,7 +71,9 @@ impl<'a> Scan<'a> {
             }
             self.add_vectors(part, &record)?;
             self.check_once(index, &record)?;
-            texts.extend(record.payload.into_iter().filter_map(|(column, value)| match value {
+            self.has_numbers |= record.is_numbered;
+            let payload = if record.is_typed { Payload::new() } else { record.payload };
+            texts.extend(payload.into_iter().filter_map(|(column, value)| match value {
                 Value::String(text) => Some((column, text)),
                 _ => None,
             }));
@@ -100,8 +104,8 @@ impl<'a> Scan<'a> {
             let Some(first) = self.seen.insert(hash(&record.id, name), index as u32) else { continue };
             let (id, first) = (&record.id, self.parts[first as usize].path().display());
             let reason = format!("found {name} of row `{id}`, which {first} has too, expected it in one of them");
-            let hint = "rows that no table describes are numbered in each file: give them ids, by .rows.jsonl next to an \
-                array, --metadata or --id";
+            let hint = "rows without ids are named by their file and numbered: give them ids, by .rows.jsonl next to an \
+                array, --metadata or --id, or import the files one by one, each with an --id-prefix";
             return Err(Error::file(self.parts[index].path(), format!("{reason}; {hint}")));
         }
         Ok(())
