@@ -116,7 +116,10 @@ mod tests {
     use super::*;
     use crate::config::parse_task;
     use mm_core::{Device, Registry, Source, TrainingObjective, no_grad, seed::manual_seed};
-    use mm_data::{InMemoryDataset, Loader, LoaderConfig};
+    use mm_data::{
+        Dataset, InMemoryDataset, Loader, LoaderConfig,
+        decode::{Audio, write_wav},
+    };
     use std::{path::Path, sync::Arc};
 
     const CONFIG: &str = r#"
@@ -133,10 +136,32 @@ noise_std = 0.5
 encoder = { kind = "vector", dim = 3 }
 "#;
 
-    fn model(folder: &Path) -> Retrieval {
+    /// Speech, of which some has a transcript.
+    const SPEECH_CONFIG: &str = r#"
+task = "retrieval"
+embed_dim = 4
+mini_batch_size = 2
+cache_dir = "cache"
+[data]
+manifest = "rows.jsonl"
+[data.columns.modalities]
+text = "text"
+audio = "audio"
+[towers.text]
+encoder = { kind = "lstm", embedding_dim = 6, hidden_dim = 5, vocabulary = ["red", "green", "blue"] }
+[towers.audio]
+encoder = { kind = "pretrained", path = "SPEECH_MODEL", trainable_layers = 1 }
+[transcript_ngram]
+modality = "audio"
+ngrams = { min_n = 1, max_n = 3, bucket = 64 }
+"#;
+    const SPEECH_MODEL: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../mm-repr/tests/fixtures/families/wav2vec2-layer-stable");
+
+    fn model(config: &str, folder: &Path) -> Retrieval {
         let mut encoders = Registry::new();
         mm_repr::register(&mut encoders);
-        let config = parse_task(&toml::from_str(CONFIG).unwrap()).unwrap();
+        let config = parse_task(&toml::from_str(config).unwrap()).unwrap();
         Retrieval::new(config, folder, &encoders, Device::Cpu).unwrap()
     }
 
@@ -151,16 +176,52 @@ encoder = { kind = "vector", dim = 3 }
             let values = values.into_iter().enumerate().filter(|(n, _)| Some(*n) != missing);
             dataset.push(row.to_string(), values.map(|(_, value)| value));
         }
+        load(model, Arc::new(dataset))
+    }
+
+    /// All rows in one batch.
+    fn load(model: &Retrieval, dataset: Arc<dyn Dataset>) -> Batch {
         let processors = model.towers.iter().map(|(m, tower)| (m.clone(), tower.input.processor.clone())).collect();
         let config = LoaderConfig { batch_size: 5, ..LoaderConfig::default() };
-        let loader = Loader::builder(Arc::new(dataset)).processors(processors).config(config).build().unwrap();
+        let loader = Loader::builder(dataset).processors(processors).config(config).build().unwrap();
         loader.epoch(0, 0).next().unwrap().unwrap()
+    }
+
+    /// Five rows: the fourth has no speech, and the third a text in another language than its speech.
+    fn write_speech(folder: &Path) {
+        let texts = [("red", "en"), ("green red", "en"), ("blue", "fr"), ("green", "en"), ("blue red", "en")];
+        let mut rows = String::new();
+        for (row, (text, language)) in texts.into_iter().enumerate() {
+            let samples = (0..4000 + 800 * row).map(|i| (i as f32 * (0.05 + 0.03 * row as f32)).sin() * 0.4).collect();
+            write_wav(&folder.join(format!("{row}.wav")), &Audio { samples, sample_rate: 16_000 }).unwrap();
+            let speech = serde_json::json!({"file": format!("{row}.wav"), "language": "en"});
+            let speech = if row == 3 { serde_json::Value::Null } else { speech };
+            let text = serde_json::json!({"text": text, "language": language});
+            rows += &format!("{}\n", serde_json::json!({"id": row.to_string(), "text": text, "audio": speech}));
+        }
+        std::fs::write(folder.join("rows.jsonl"), rows).unwrap();
+    }
+
+    /// The gradients of all parameters by name, which are then zero.
+    fn take_gradients(model: &Retrieval) -> BTreeMap<String, Vec<f64>> {
+        let trained = model.params.named(&[Role::Trainable]);
+        let values = |(name, tensor): &(String, Tensor)| Some((name.clone(), tensor.grad()?.to_vec().unwrap()));
+        let found = trained.iter().filter_map(values).collect();
+        trained.iter().for_each(|(_, tensor)| tensor.zero_grad());
+        found
+    }
+
+    /// The largest difference of gradients whose names begin so.
+    fn largest_difference(a: &BTreeMap<String, Vec<f64>>, b: &BTreeMap<String, Vec<f64>>, prefix: &str) -> f64 {
+        let differences =
+            |(name, a): (&String, &Vec<f64>)| a.iter().zip(&b[name]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        a.iter().filter(|(name, _)| name.starts_with(prefix)).map(differences).fold(0.0, f64::max)
     }
 
     #[test]
     fn a_chunk_has_the_same_embeddings_each_time() {
         let folder = tempfile::tempdir().unwrap();
-        let model = model(folder.path());
+        let model = model(CONFIG, folder.path());
         let batch = batch(&model);
         let chunks = model.chunks(&batch).unwrap().unwrap();
         assert_eq!(chunks.num_chunks(), 4);
@@ -180,5 +241,90 @@ encoder = { kind = "vector", dim = 3 }
         let embeddings: Vec<_> = (0..4).map(|chunk| vec![embed(chunk, 3)]).collect();
         let (loss, _) = chunks.loss(&embeddings).unwrap().unwrap();
         assert!(loss.to_f64().unwrap() > 0.0);
+    }
+
+    #[test]
+    fn speech_learns_its_transcripts_in_chunks_as_in_the_whole_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        write_speech(folder.path());
+        let model = model(&SPEECH_CONFIG.replace("SPEECH_MODEL", SPEECH_MODEL), folder.path());
+        let transcripts = model.transcript_ngram.as_ref().unwrap();
+        let manifest = model.dataset_with_all_texts(transcripts).unwrap();
+        transcripts.set_transcripts(&manifest).unwrap();
+        let batch = load(&model, Arc::new(manifest));
+        let chunks = model.chunks(&batch).unwrap().unwrap();
+        assert_eq!(chunks.num_chunks(), 5, "two of speech and three of texts");
+        let embed = |chunk: usize| {
+            manual_seed(chunk as u64);
+            chunks.embed(chunk).unwrap()
+        };
+        let embed_all = || (0..chunks.num_chunks()).map(embed).collect::<Vec<_>>();
+        // The heads of speech and text have dropout.
+        let loss = |embeddings: &[Vec<Tensor>]| {
+            manual_seed(99);
+            chunks.loss(embeddings).unwrap().unwrap()
+        };
+        let (whole, logged) = loss(&embed_all());
+        assert!(logged.iter().any(|(name, value)| name == "loss_transcript_ngram" && *value > 0.0), "{logged:?}");
+        whole.backward().unwrap();
+        let expected = take_gradients(&model);
+        // Gradient caching, with the gradients of the first `count` tensors of each chunk.
+        let cached = |count: usize| {
+            let leaf = |value: &Tensor| value.detach().unwrap().set_requires_grad(true).unwrap();
+            let leaves: Vec<Vec<Tensor>> = no_grad(embed_all).iter().map(|c| c.iter().map(leaf).collect()).collect();
+            loss(&leaves).0.backward().unwrap();
+            for (chunk, leaves) in leaves.iter().enumerate() {
+                let again = embed(chunk);
+                let product =
+                    |(value, leaf): (&Tensor, &Tensor)| Some(value.mul(&leaf.grad()?).unwrap().sum().unwrap());
+                let products = again.iter().zip(leaves).take(count).filter_map(product);
+                products.reduce(|a, b| a.add(&b).unwrap()).unwrap().backward().unwrap();
+            }
+            take_gradients(&model)
+        };
+        let found = cached(2);
+        assert!(expected.keys().eq(found.keys()));
+        let difference = largest_difference(&expected, &found, "");
+        assert!(difference < 1e-4, "{difference}");
+        let zero: BTreeMap<_, _> = expected.iter().map(|(name, g)| (name.clone(), vec![0.0; g.len()])).collect();
+        for part in ["towers.audio.encoder.", "towers.text.", "transcript_ngram.speech.", "transcript_ngram.text."] {
+            let largest = largest_difference(&expected, &zero, part);
+            assert!(largest > 20.0 * difference, "{part}: {largest}, {difference}");
+        }
+        // What the encoder of speech learns from transcripts passes through its features.
+        let without = largest_difference(&expected, &cached(1), "towers.audio.encoder.");
+        assert!(without > 20.0 * difference, "{without}, {difference}");
+    }
+
+    #[test]
+    fn features_of_chunks_are_joined_in_the_order_of_the_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        write_speech(folder.path());
+        let model = model(&SPEECH_CONFIG.replace("SPEECH_MODEL", SPEECH_MODEL), folder.path());
+        let transcripts = model.transcript_ngram.as_ref().unwrap();
+        let manifest = model.dataset_with_all_texts(transcripts).unwrap();
+        transcripts.set_transcripts(&manifest).unwrap();
+        let batch = load(&model, Arc::new(manifest));
+        let mut encoded = EncodedBatch { batch: &batch, features: BTreeMap::new() };
+        let (mut embeddings, mut parts) = (Embeddings::new(), Vec::new());
+        for (modality, part) in &batch.modalities {
+            let features = no_grad(|| model.encode(modality, &part.input, false)).unwrap().embeddings;
+            let values = no_grad(|| model.project(modality, features.clone(), None, false)).unwrap();
+            let all = part.rows.len() as i64;
+            for first in (0..all).step_by(2) {
+                let cut = |rows: &Tensor| rows.narrow(0, first, (all - first).min(2)).unwrap();
+                parts.push(vec![cut(&values), cut(&features)]);
+            }
+            embeddings.insert(modality, values);
+            encoded.features.insert(modality, TowerOutput { embeddings: features, positions: None });
+        }
+        manual_seed(7);
+        let (_, expected) = model.loss_of_all_rows(encoded, embeddings, true).unwrap().unwrap();
+        manual_seed(7);
+        let (_, found) = model.chunks(&batch).unwrap().unwrap().loss(&parts).unwrap().unwrap();
+        assert_eq!(expected.len(), found.len());
+        for (expected, found) in expected.iter().zip(&found) {
+            assert!(expected.0 == found.0 && (expected.1 - found.1).abs() < 1e-6, "{expected:?} {found:?}");
+        }
     }
 }
