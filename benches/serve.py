@@ -2,7 +2,9 @@
 
     python serve.py MM CLIENT MODEL FOLDER [--kind texts|images|speech] [--clients N] [--seconds N] [--rounds N] [--infinity PYTHON] [--vllm PROGRAM]
 
-`texts`: 64 clients send texts of 3 to 60 words to all-MiniLM-L6-v2; then one client sends one short text at a time. `images`: 16 clients
+`texts`: 64 clients send texts of 3 to 60 words to all-MiniLM-L6-v2; then one client sends one short text at a time, over one
+connection. Before each turn of mm the same short texts are embedded in one process without a server: the difference of the
+two is what the server adds. `images`: 16 clients
 send jpegs of 640 x 480 to CLIP ViT-B/32, `speech`: 4 clients send wavs of 4 to 12 seconds to Whisper base; these two checkpoints have
 random weights (as fast as trained ones) and are written to FOLDER. Whisper's ends after 48 tokens.
 """
@@ -76,6 +78,12 @@ def measure(name, command, port, client, work, clients, seconds):
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def in_process(client, model, work, seconds):
+    """The short texts of `work`, embedded in one process without a server."""
+    command = [client, "in-process", model, work.one, str(seconds)]
+    return json.loads(subprocess.check_output(command))
 
 
 class Work:
@@ -219,15 +227,21 @@ def main():
             options.vllm, "serve", model, "--runner", "pooling", "--dtype", "float32", "--served-model-name", "m", "--host", "127.0.0.1",
             "--port", str(port), "--disable-log-stats"]
     results = {name: [] for name in servers}
+    alone = []  # p50 of one process without a server, and of mm's server, of each round
     for _ in range(options.rounds):
         for name, command in servers.items():
             port = free_port()
+            direct = in_process(options.client, model, work, options.seconds) if name == "mm" and options.kind == "texts" else None
             found = measure(name, command(port), port, options.client, work, options.clients or work.clients, options.seconds)
             if found and set(found["statuses"]) != {"200"}:
                 raise SystemExit(f"{name} answered {found['statuses']}")
             if found:
                 results[name].append(found)
                 print(name, json.dumps(found), flush=True)
+            if found and direct:
+                added = found["alone_p50_ms"] - direct["p50_ms"]
+                alone.append({"in_process_p50_ms": direct["p50_ms"], "server_p50_ms": found["alone_p50_ms"], "added_ms": added})
+                print("one short text", json.dumps(alone[-1]), flush=True)
     middle = lambda rows, key: statistics.median(row[key] for row in rows)
     print(f"\n{'':32} {work.unit + '/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'alone p50 ms':>13} {'memory MB':>10} {'ready s':>8}")
     for name, rows in results.items():
@@ -235,6 +249,10 @@ def main():
             keys = ["per_second", "p50_ms", "p99_ms", "alone_p50_ms", "memory_mb", "ready_s"]
             values = [middle(rows, key) for key in keys]
             print(f"{name:32} {values[0]:9.1f} {values[1]:8.1f} {values[2]:8.1f} {values[3]:13.2f} {values[4]:10.0f} {values[5]:8.1f}")
+    if alone:
+        direct, server, added = (middle(alone, key) for key in ("in_process_p50_ms", "server_p50_ms", "added_ms"))
+        print(f"{'in one process, without a server':32} {'':9} {'':8} {'':8} {direct:13.2f}")
+        print(f"one short text on an idle server: p50 {server:.2f} ms, in one process {direct:.2f} ms: {added:+.2f} ms (medians; at most +1)")
     ours = results["mm"]
     for name, rows in results.items():
         if rows and name != "mm" and ours:

@@ -1,19 +1,21 @@
 //! The messages of a conversation, as chat templates take them, and the images and videos that they are about.
 
 use crate::{
+    engine::{Medium, ModelHandle, ModelInfo, RawMedium},
     error::{ApiError, shortened},
-    media::ValueReader,
+    media::{ValueReader, prepare},
     state::AppState,
 };
-use mm_core::{Modality, Source};
+use mm_core::Modality;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// A conversation.
 pub(crate) struct Conversation {
     /// Messages with `role` and `content`.
     pub(crate) messages: Value,
     /// The images and videos, in the order of the messages.
-    pub(crate) media: Vec<(Modality, Source)>,
+    pub(crate) media: Vec<Medium>,
 }
 
 /// Images and videos of a conversation: each is decoded, and takes a part of the model's positions.
@@ -24,8 +26,12 @@ const MEDIA: [(&str, Modality, &str); 2] =
     [("image_url", Modality::IMAGE, "image"), ("video_url", Modality::VIDEO, "video")];
 
 impl Conversation {
-    /// Reads messages in OpenAI's form.
-    pub(crate) async fn read(state: &AppState, messages: &[Value]) -> Result<Self, ApiError> {
+    /// Reads messages in OpenAI's form, for a model.
+    pub(crate) async fn read(
+        state: &AppState,
+        found: (&ModelHandle, &Arc<ModelInfo>),
+        messages: &[Value],
+    ) -> Result<Self, ApiError> {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "none", "at least one message"));
         }
@@ -55,7 +61,7 @@ impl Conversation {
             };
             out.push(json!({"role": role, "content": plain_where_text(role, content)}));
         }
-        Ok(Self { messages: Value::from(out), media })
+        Ok(Self { messages: Value::from(out), media: prepare(state, found, media).await? })
     }
 }
 
@@ -72,7 +78,7 @@ async fn read_part(
     reader: &mut ValueReader<'_>,
     part: &Value,
     param: &str,
-    media: &mut Vec<(Modality, Source)>,
+    media: &mut Vec<RawMedium>,
 ) -> Result<Value, ApiError> {
     if let (Some("text"), Some(text)) = (part["type"].as_str(), part["text"].as_str()) {
         return Ok(json!({"type": "text", "text": text}));
@@ -92,8 +98,9 @@ async fn read_part(
             let found = format!("more than {MAX_MEDIA} images and videos");
             return Err(ApiError::invalid(param, found, format!("at most {MAX_MEDIA} in a conversation")));
         }
-        let source = reader.read(&modality, url, &format!("{param}.{kind}")).await?;
-        media.push((modality, source));
+        let param = format!("{param}.{kind}");
+        let source = reader.read(&modality, url, &param).await?;
+        media.push(RawMedium { modality, source, param });
         return Ok(json!({"type": template_kind}));
     }
     Err(ApiError::invalid(

@@ -1,7 +1,7 @@
 //! Vectors for the inputs of a request: decoded side by side, computed in batches with other requests.
 
 use crate::{
-    encode,
+    encode::{self, LongTexts, Processing},
     engine::{ModelHandle, ModelInfo, Output},
     error::ApiError,
     media::read_source,
@@ -25,14 +25,14 @@ pub(crate) struct Preparation<'a> {
     pub(crate) field: &'a str,
     /// What texts begin with; the model's default prompt when absent.
     pub(crate) prompt: Option<&'a NamedPrompt>,
-    /// Whether texts that are longer than the model takes are cut, or refused.
-    pub(crate) truncates: bool,
+    /// What becomes of texts that are longer than the model takes.
+    pub(crate) long_texts: LongTexts,
 }
 
 impl<'a> Preparation<'a> {
     /// As `mm embed` does it.
     pub(crate) fn of(field: &'a str) -> Self {
-        Self { field, prompt: None, truncates: true }
+        Self { field, prompt: None, long_texts: LongTexts::Cut }
     }
 }
 
@@ -55,9 +55,14 @@ pub(crate) async fn embed(
         let prompt = preparation.prompt.filter(|_| is_text);
         let processor = prompt.map_or(info.processor(&modality)?, |prompt| &prompt.processor).clone();
         let output = Output::Embedding { skipped: prompt.and_then(|prompt| prompt.skipped) };
-        let (processed, field) = ((modality.clone(), preparation.truncates), preparation.field.to_owned());
-        let process = move || encode::process(&processor, sources, (&processed.0, processed.1), &field);
-        let samples = state.decode(process).await?;
+        let processing = Processing {
+            processor,
+            modality: modality.clone(),
+            field: preparation.field.to_owned(),
+            long_texts: preparation.long_texts,
+            max_audio_seconds: state.limits.max_audio_seconds,
+        };
+        let samples = state.decode(move |cancellation| processing.run(sources, cancellation)).await?;
         tokens += if is_text { samples.iter().map(|sample| sample.length).sum() } else { 0 };
         pending.extend(encode::submit(model, info.generation, (&modality, output), samples)?);
     }
@@ -87,6 +92,26 @@ pub(crate) fn check_count(state: &AppState, count: usize) -> Result<(), ApiError
             .with_code("too_many_inputs")),
         _ => Ok(()),
     }
+}
+
+/// Cuts vectors of a model to their first dimensions.
+///
+/// # Errors
+/// When they have fewer. Where their number is known before they are computed, [`ModelInfo::check_dimensions`] refuses
+/// the request then.
+pub(crate) fn shorten(vectors: &mut [Vec<f32>], dimensions: Option<usize>, model: &str) -> Result<(), ApiError> {
+    let (Some(dimensions), Some(width)) = (dimensions, vectors.iter().map(Vec::len).min()) else { return Ok(()) };
+    check_width(dimensions, width, model)?;
+    vectors.iter_mut().for_each(|vector| vector.truncate(dimensions));
+    Ok(())
+}
+
+/// Refuses another number of dimensions than 1 to the model's.
+pub(crate) fn check_width(dimensions: usize, width: usize, model: &str) -> Result<(), ApiError> {
+    if (1..=width).contains(&dimensions) {
+        return Ok(());
+    }
+    Err(ApiError::invalid("dimensions", dimensions, format!("1 to {width}, those of model {model}")))
 }
 
 /// Scales a vector to unit length; a zero vector stays.

@@ -1,10 +1,12 @@
 //! Samples of a request, encoded in batches with those of other requests.
 
 use crate::{
-    engine::{EncodeJob, ModelHandle, Output},
+    cancellation::Cancellation,
+    engine::{Cost, EncodeJob, ModelHandle, Output},
     error::ApiError,
+    media::limited_recording,
 };
-use mm_core::{Modality, ProcessContext, Processor, SendTensor, Source};
+use mm_core::{Modality, ProcessContext, Processor, SendTensor, Source, Tensor};
 use mm_data::{process_catching_panics, take_truncated};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use tokio::sync::oneshot;
 
 /// Rows of one job: a long request is divided, so that its parts are batched by length.
 const MAX_JOB_ROWS: usize = 64;
+/// Values of a pixel.
+const CHANNELS: usize = 3;
 
 /// A sample on its way to the model.
 pub(crate) struct Sample {
@@ -19,37 +23,112 @@ pub(crate) struct Sample {
     pub(crate) index: usize,
     /// Its number of tokens or frames; 1 where samples are not sequences.
     pub(crate) length: usize,
+    /// Pixels of an image, or of all frames of a video.
+    pub(crate) pixels: usize,
+    /// Seconds of the recording that it is made of.
+    pub(crate) seconds: f64,
     pub(crate) tensor: SendTensor,
 }
 
-/// Samples of sources of one modality, read in parallel; errors name `field`. Texts that are longer than the model takes
-/// are refused unless `truncates`. Called in the threads that decode.
-pub(crate) fn process(
-    processor: &Arc<dyn Processor>,
-    sources: Vec<(usize, Source)>,
-    (modality, truncates): (&Modality, bool),
-    field: &str,
-) -> Result<Vec<Sample>, ApiError> {
-    // The only one of its modality may be one of several inputs.
-    let single = matches!(sources.as_slice(), [(0, _)]);
-    let is_sequence = *modality == Modality::TEXT || processor.is_sequence();
-    let process = |(index, source): (usize, Source)| -> Result<Sample, ApiError> {
-        let param = if single { field.to_owned() } else { format!("{field}[{index}]") };
-        take_truncated();
-        let tensor = process_catching_panics(processor.as_ref(), &source, &mut ProcessContext::eval());
-        let tensor = tensor.map_err(|error| ApiError::from(error).with_param(&param))?;
-        let cut = take_truncated().filter(|_| *modality == Modality::TEXT && !truncates);
-        if let Some(limit) = cut {
-            let expected = format!("at most {limit}, or \"truncate\": true");
-            return Err(ApiError::too_large(&param, "a longer text than the model takes", expected));
+/// What becomes of a text that is longer than the model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LongTexts {
+    /// It is cut.
+    Cut,
+    /// It is refused as too large, unless the request has `"truncate": true`.
+    Refuse,
+    /// It is refused as OpenAI and vLLM refuse it, unless the request has `"truncate_prompt_tokens": -1`.
+    RefuseAsContextLength,
+}
+
+impl LongTexts {
+    /// The error of the text at `param`, which is in the field `field`, where the model takes up to `limit`.
+    fn refusal(self, field: &str, param: &str, limit: &str) -> Option<ApiError> {
+        const FOUND: &str = "a longer text than the model takes";
+        match self {
+            Self::Cut => None,
+            Self::Refuse => {
+                let expected = format!("at most {limit}, or \"truncate\": true");
+                Some(ApiError::too_large(param, FOUND, expected))
+            }
+            Self::RefuseAsContextLength => {
+                let expected = format!("at most {limit}, or \"truncate_prompt_tokens\": -1");
+                let error = ApiError::invalid(param, FOUND, expected);
+                Some(error.with_param(field).with_code("context_length_exceeded"))
+            }
         }
-        let length = if is_sequence { tensor.size(0)? as usize } else { 1 };
-        Ok(Sample { index, length, tensor: tensor.into_send()? })
-    };
-    if single {
-        return sources.into_iter().map(process).collect();
     }
-    sources.into_par_iter().map(process).collect()
+}
+
+/// How values of one modality become samples, in the threads that decode.
+pub(crate) struct Processing {
+    pub(crate) processor: Arc<dyn Processor>,
+    pub(crate) modality: Modality,
+    /// The field of the request that errors name.
+    pub(crate) field: String,
+    pub(crate) long_texts: LongTexts,
+    /// Seconds of a recording.
+    pub(crate) max_audio_seconds: f64,
+}
+
+impl Processing {
+    /// Samples of sources, read in parallel. Called in the threads that decode.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or is too long, or the request is cancelled.
+    pub(crate) fn run(
+        &self,
+        sources: Vec<(usize, Source)>,
+        cancellation: Cancellation<'_>,
+    ) -> Result<Vec<Sample>, ApiError> {
+        // The only one of its modality may be one of several inputs.
+        let single = matches!(sources.as_slice(), [(0, _)]);
+        let sample = |(index, source): (usize, Source)| {
+            let param = if single { self.field.clone() } else { format!("{}[{index}]", self.field) };
+            self.sample(index, source, &param, cancellation)
+        };
+        if single {
+            return sources.into_iter().map(sample).collect();
+        }
+        sources.into_par_iter().map(sample).collect()
+    }
+
+    fn sample(
+        &self,
+        index: usize,
+        source: Source,
+        param: &str,
+        cancellation: Cancellation<'_>,
+    ) -> Result<Sample, ApiError> {
+        cancellation.check()?;
+        let (source, seconds) = if self.modality == Modality::AUDIO {
+            limited_recording(source, param, self.max_audio_seconds)?
+        } else {
+            (source, 0.0)
+        };
+        cancellation.check()?;
+        take_truncated();
+        let tensor = sample_of(self.processor.as_ref(), &source, param)?;
+        let cut_at = take_truncated().filter(|_| self.modality == Modality::TEXT);
+        if let Some(error) = cut_at.and_then(|limit| self.long_texts.refusal(&self.field, param, &limit)) {
+            return Err(error);
+        }
+        let is_sequence = self.modality == Modality::TEXT || self.processor.is_sequence();
+        let length = if is_sequence { tensor.size(0)? as usize } else { 1 };
+        let pixels = num_pixels(&self.modality, &tensor);
+        Ok(Sample { index, length, pixels, seconds, tensor: tensor.into_send()? })
+    }
+}
+
+/// What a processor makes of a source; errors name `param`. Called in the threads that decode.
+pub(crate) fn sample_of(processor: &dyn Processor, source: &Source, param: &str) -> Result<Tensor, ApiError> {
+    let sample = process_catching_panics(processor, source, &mut ProcessContext::eval());
+    sample.map_err(|error| ApiError::from(error).with_param(param))
+}
+
+/// Pixels of the sample of an image, or of all frames of a video; 0 of other modalities.
+pub(crate) fn num_pixels(modality: &Modality, sample: &Tensor) -> usize {
+    if [Modality::IMAGE, Modality::VIDEO].contains(modality) { sample.numel() / CHANNELS } else { 0 }
 }
 
 /// Samples that wait for the model: their places in the request, and their rows.
@@ -67,13 +146,17 @@ pub(crate) fn submit(
     while !samples.is_empty() {
         let rest = samples.split_off(samples.len().min(MAX_JOB_ROWS));
         let part = std::mem::replace(&mut samples, rest);
-        let longest = part.last().map_or(0, |sample| sample.length);
+        let cost = part.iter().map(cost_of).fold(Cost::default(), Cost::with);
         let (indices, samples) = part.into_iter().map(|sample| (sample.index, sample.tensor)).unzip();
         let modality = modality.clone();
-        let job = |reply| EncodeJob { modality, output, samples, generation, longest, reply };
+        let job = |reply| EncodeJob { modality, output, samples, generation, cost, reply };
         pending.push((indices, model.submit(job)?));
     }
     Ok(pending)
+}
+
+fn cost_of(sample: &Sample) -> Cost {
+    Cost { rows: 1, tokens: sample.length, pixels: sample.pixels, seconds: sample.seconds }
 }
 
 /// The rows of all samples, in the order of the inputs.
@@ -85,4 +168,24 @@ pub(crate) async fn rows(pending: Pending) -> Result<Vec<Vec<f32>>, ApiError> {
     }
     rows.sort_by_key(|(index, _)| *index);
     Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_long_text_is_refused_with_the_option_of_its_route() {
+        let refusal = |long_texts: LongTexts| long_texts.refusal("input", "input[2]", "8 tokens");
+        assert!(refusal(LongTexts::Cut).is_none());
+        for (long_texts, kind, param, option) in [
+            (LongTexts::Refuse, Kind::TooLarge, "input[2]", "at most 8 tokens, or \"truncate\": true"),
+            (LongTexts::RefuseAsContextLength, Kind::Invalid, "input", "or \"truncate_prompt_tokens\": -1"),
+        ] {
+            let error = refusal(long_texts).unwrap();
+            assert!(error.message().starts_with("input[2]: found a longer text") && error.message().ends_with(option));
+            assert_eq!((error.kind, &error.body()["error"]["param"]), (kind, &serde_json::json!(param)));
+        }
+    }
 }

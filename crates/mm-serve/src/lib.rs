@@ -2,6 +2,7 @@
 
 mod auth;
 mod blocking;
+mod cancellation;
 mod config;
 mod conversation;
 mod embed;

@@ -3,7 +3,7 @@
 use crate::{
     Error, Result, ServeConfig,
     auth::Keys,
-    engine::{LoadContext, ModelPool},
+    engine::{Budget, LoadContext, ModelPool},
     index::Index,
     listen, routes,
     state::AppState,
@@ -77,7 +77,7 @@ impl Server {
             encoders: Arc::new(encoders.into().for_loaded_models()),
             tasks: tasks.into(),
             device,
-            max_batch_tokens: config.limits.max_batch_tokens,
+            budget: Budget::new(&config.limits),
             max_model_bytes: config.limits.max_model_bytes,
             reload_seconds: config.reload_seconds,
         };
@@ -182,6 +182,7 @@ fn recorder() -> Result<PrometheusHandle> {
     let buckets = buckets.and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_rows".into()), &ROWS));
     let handle = buckets.and_then(PrometheusBuilder::install_recorder).map_err(failed)?;
     metrics::describe_counter!("mm_requests_total", "requests by route and status");
+    metrics::describe_counter!("mm_requests_cancelled_total", "requests whose client disconnected before the answer");
     metrics::describe_histogram!("mm_request_seconds", "time from a request to the head of its answer");
     metrics::describe_histogram!("mm_model_seconds", "time of one computation of a model");
     metrics::describe_histogram!("mm_batch_rows", "rows that were computed together");

@@ -4,6 +4,7 @@ use crate::{
     Error,
     auth::Keys,
     blocking::Running,
+    cancellation::Cancellation,
     config::Limits,
     engine::{Capability, ModelPool},
     error::{ApiError, Kind},
@@ -112,18 +113,21 @@ impl AppState {
         self.pool.is_ready() && !self.is_draining()
     }
 
-    /// Runs work in the threads that decode; it is skipped where the client has gone before it begins.
+    /// Runs work in the threads that decode. It is skipped where the client disconnects before it begins, and ends at its
+    /// next check of the cancellation where the client disconnects later.
     pub(crate) async fn decode<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(Cancellation<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
         let running = Running::start();
         self.decoders.spawn(move || {
             let _running = running;
             if !reply.is_closed() {
-                // The client may have gone meanwhile.
-                drop(reply.send(caught(work)));
+                let is_cancelled = || reply.is_closed();
+                let result = caught(|| work(Cancellation::new(&is_cancelled)));
+                // The client may have disconnected meanwhile.
+                drop(reply.send(result));
             }
         });
         answer.await.map_err(|_| ApiError::internal("decoding ended without a result"))?
@@ -138,6 +142,22 @@ fn caught<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cancelled_work_ends_at_its_next_check() {
+        let is_cancelled = AtomicBool::new(false);
+        let check = || is_cancelled.load(Ordering::Relaxed);
+        let cancellation = Cancellation::new(&check);
+        let items = (0..10).map(|item| {
+            cancellation.check()?;
+            is_cancelled.store(item == 3, Ordering::Relaxed);
+            Ok::<i32, ApiError>(item)
+        });
+        let mut done = 0;
+        let result: Result<Vec<i32>, ApiError> = items.inspect(|item| done += i32::from(item.is_ok())).collect();
+        assert!(result.unwrap_err().message().contains("disconnected"));
+        assert_eq!(done, 4);
+    }
 
     #[test]
     fn a_panic_while_decoding_is_an_error_of_its_request() {

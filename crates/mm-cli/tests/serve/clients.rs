@@ -1,10 +1,11 @@
 //! Clients that do not read their answers, go away before they have them, or ask for more than they may.
 
 use crate::{
-    Server,
+    Server, assert_close,
     common::{Workspace, fixture},
+    data_uri, embedded,
     generation::post_speech,
-    model,
+    model, numbers,
     search::build,
 };
 use mm_data::decode::{Audio, write_wav};
@@ -41,13 +42,13 @@ fn rest(mut stream: TcpStream) -> Vec<u8> {
 }
 
 /// The sum of a metric over its labels.
-fn metric(server: &Server, name: &str) -> f64 {
+pub fn metric(server: &Server, name: &str) -> f64 {
     let metrics = server.get("/metrics").text;
     let lines = metrics.lines().filter(|line| line.starts_with(name));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
-fn wait_until(what: &str, seconds: u64, is_true: impl Fn() -> bool) {
+pub fn wait_until(what: &str, seconds: u64, is_true: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_true() {
         assert!(started.elapsed() < Duration::from_secs(seconds), "{what}: not after {seconds} s");
@@ -146,6 +147,30 @@ fn a_recording_is_refused_where_it_exceeds_the_limit() {
     post(8001, 8000).refused(413, "file: found more than 1 seconds of audio, expected at most 1 s");
     post(70_000, 96_000).refused(413, "more than 48000 samples of audio");
     post(8001, 8000).refused(413, "limits.max_audio_seconds");
+}
+
+#[test]
+fn the_limit_of_recordings_is_that_of_every_route() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    workspace.write("serve.toml", "[limits]\nmax_audio_seconds = 1\n");
+    let clap = model("sounds", "mm-repr", "families/clap-unfused");
+    let server = Server::start(&["--config", "serve.toml", "--model", &clap], folder, &[]);
+    let recording = |samples: usize| {
+        let path = folder.join("recording.wav");
+        write_wav(&path, &Audio { samples: vec![0.1; samples], sample_rate: 8000 }).unwrap();
+        data_uri(&path, "audio/wav")
+    };
+    let embed = |samples: usize| server.post("/v1/embeddings", &json!({"input": [{"audio": recording(samples)}]}));
+    assert_eq!(embed(8000).status, 200, "{}", embed(8000).text);
+    embed(8001).refused(413, "limits.max_audio_seconds");
+    let classify = json!({"audio": [recording(8001)], "candidates": ["dog", "cat"]});
+    server.post("/classify", &classify).refused(413, "audio: found more than 1 seconds of audio");
+    // Within the limit, vectors are those of the program.
+    let expected = embedded(&fixture("mm-repr", "families/clap-unfused"), &["--audio", "1.wav"], folder);
+    let audio = data_uri(&folder.join("1.wav"), "audio/wav");
+    let found = server.post("/v1/embeddings", &json!({"input": [{"audio": audio}]})).json();
+    assert_close(&numbers(&found["data"][0]["embedding"]), &expected);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::{
     Server,
+    clients::{metric, wait_until},
     common::{Workspace, refused},
 };
 use serde_json::json;
@@ -184,9 +185,11 @@ fn a_client_that_sends_slowly_or_too_much_is_cut_off() {
 
 #[test]
 fn what_clients_asked_for_is_not_computed_once_they_have_gone() {
-    const CLIENTS: usize = 300;
+    const CLIENTS: usize = 1000;
     let workspace = Workspace::new();
-    let server = Server::start(&["--model", "words"], workspace.path(), &[]);
+    // Room for all: none is refused.
+    config(&workspace, "[limits]\nmax_requests = 2000\n");
+    let server = Server::start(&["--config", "serve.toml"], workspace.path(), &[]);
     let address = server.url.trim_start_matches("http://").to_owned();
     let texts: Vec<String> = (0..64).map(|n| format!("{} {n}", "the quick fox ".repeat(30))).collect();
     let body = json!({"inputs": texts}).to_string();
@@ -197,11 +200,27 @@ fn what_clients_asked_for_is_not_computed_once_they_have_gone() {
         stream.write_all(body.as_bytes()).unwrap();
         // Dropped, so closed, before an answer can come.
     }
+    // Each ends without an answer, or with one that nobody reads.
+    let counted = |name: &str| metric(&server, &format!("{name}{{route=\"/embed\""));
+    let ended = || counted("mm_requests_cancelled_total") + counted("mm_requests_total");
+    wait_until("all requests have ended", 60, || ended() >= CLIENTS as f64);
     assert_eq!(server.post("/embed", &json!({"inputs": "a dog"})).status, 200);
-    let metrics = server.get("/metrics").text;
-    let line = metrics.lines().find(|line| line.starts_with("mm_batch_rows_sum")).unwrap();
-    let rows: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-    assert!(rows < (CLIENTS * texts.len() / 2) as f64, "{rows} rows were computed");
+    let cancelled = counted("mm_requests_cancelled_total");
+    let rows = metric(&server, "mm_batch_rows_sum");
+    assert!(cancelled > 0.75 * CLIENTS as f64, "{cancelled} of {CLIENTS} requests were cancelled");
+    assert!(rows < (CLIENTS * texts.len() / 4) as f64, "{rows} rows were computed");
+    assert_eq!(metric(&server, "mm_requests_total{route=\"/embed\",status=\"429\"}"), 0.0);
+    wait_until("no request is worked on", 20, || metric(&server, "mm_requests_in_progress") == 0.0);
+}
+
+#[test]
+fn more_dimensions_than_the_model_has_are_refused_before_anything_is_computed() {
+    let workspace = Workspace::new();
+    let server = Server::start(&["--model", "words"], workspace.path(), &[]);
+    let wanted = "those of model words";
+    server.post("/v1/embeddings", &json!({"input": "a", "dimensions": 100_000})).refused(400, wanted);
+    server.post("/embed", &json!({"inputs": "a", "dimensions": 100_000})).refused_by_tei(422, "Validation", wanted);
+    assert_eq!(metric(&server, "mm_batch_rows_count"), 0.0);
 }
 
 #[test]

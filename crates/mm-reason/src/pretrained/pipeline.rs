@@ -222,12 +222,26 @@ impl Pipeline {
     /// # Errors
     /// If one cannot be read, or there are several and the model takes one.
     pub fn encode_conversation(&self, media: &[(Modality, Source)]) -> Result<Option<EncodedMedia>> {
+        self.encode_several(media, |(modality, source)| self.encode_media(modality, std::slice::from_ref(source)))
+    }
+
+    /// Like [`Self::encode_conversation`], for samples that [`Self::processor`] returned.
+    ///
+    /// # Errors
+    /// If there are several and the model takes one.
+    pub fn encode_conversation_samples(&self, media: &[(&Modality, &Tensor)]) -> Result<Option<EncodedMedia>> {
+        self.encode_several(media, |(modality, sample)| self.encode_samples(modality, std::slice::from_ref(*sample)))
+    }
+
+    fn encode_several<T>(
+        &self,
+        media: &[T],
+        encode: impl Fn(&T) -> Result<EncodedMedia>,
+    ) -> Result<Option<EncodedMedia>> {
         if media.len() > 1 && !self.model.supports_several_media() {
             let what = format!("images and videos for a model of family {}", self.family);
             return Err(Error::invalid_argument(what, media.len(), "one"));
         }
-        let encode =
-            |(modality, source): &(Modality, Source)| self.encode_media(modality, std::slice::from_ref(source));
         let mut encoded = media.iter().map(encode).collect::<Result<Vec<_>>>()?;
         Ok(match encoded.len() {
             0 | 1 => encoded.pop(),

@@ -15,7 +15,7 @@ pub(super) fn answer(model: &mut LoadedModel, jobs: Vec<AnswerJob>, name: &str) 
         |one: &Question, other: &Question| !one.explain && !other.explain && one.candidates == other.candidates;
     for group in group_by(jobs, name, |one, other| is_together(&one.input, &other.input)) {
         match model {
-            LoadedModel::Generator(pipeline) => of_pipeline(pipeline, group),
+            LoadedModel::Pipeline(pipeline) => of_pipeline(pipeline, group),
             LoadedModel::Answerer(answerer) => of_answerer(answerer, group),
             _ => {
                 let error = ApiError::internal("a model that does not answer was asked to");
@@ -33,9 +33,9 @@ fn is_wanted(job: &AnswerJob) -> bool {
 fn of_pipeline(pipeline: &Pipeline, group: Vec<AnswerJob>) {
     let mut encoded = Vec::with_capacity(group.len());
     for job in group.into_iter().filter(is_wanted) {
-        match pipeline.encode_media(&job.input.modality, std::slice::from_ref(&job.input.source)) {
+        match job.input.medium.encode(pipeline) {
             Ok(media) => encoded.push((job, media)),
-            Err(error) => job.answer(Err(error.into())),
+            Err(error) => job.answer(Err(error)),
         }
     }
     let mut encoded = encoded.into_iter().filter(|(job, _)| is_wanted(job)).peekable();
@@ -95,7 +95,7 @@ fn of_answerer(answerer: &mut Answerer, group: Vec<AnswerJob>) {
 }
 
 fn question(input: &Question) -> answering::Question {
-    (input.modality.clone(), input.source.clone(), input.question.clone())
+    (input.medium.modality().clone(), input.medium.source().clone(), input.question.clone())
 }
 
 fn ask(answerer: &mut Answerer, question: &answering::Question, options: &AnswerOptions) -> Result<Answered, ApiError> {

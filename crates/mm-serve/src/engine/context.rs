@@ -1,5 +1,6 @@
 //! What models are loaded with.
 
+use super::batch::Budget;
 use mm_core::{Device, Registry};
 use mm_tasks::TaskRegistry;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ pub(crate) struct LoadContext {
     pub(crate) encoders: Arc<Registry>,
     pub(crate) tasks: Arc<TaskRegistry>,
     pub(crate) device: Device,
-    pub(crate) max_batch_tokens: usize,
+    /// What one batch may hold.
+    pub(crate) budget: Budget,
     /// Bytes of weights in memory; unlimited when absent.
     pub(crate) max_model_bytes: Option<u64>,
     /// Seconds between looks for changed files; never when 0.

@@ -1,11 +1,16 @@
 //! A model as requests see it: what it is, and how work gets to its thread.
 
 use super::{
+    batch::Cost,
     job::{Answered, EncodeJob, Job, Overrides, Pending, Prompt, Question, Speech},
     model::{Capability, LoadedModel},
     queue::Queue,
+    read_ahead::ReadAhead,
 };
-use crate::error::{ApiError, Kind, shortened};
+use crate::{
+    embed::check_width,
+    error::{ApiError, Kind, shortened},
+};
 use mm_core::{Modality, Processor};
 use mm_reason::{Generation, pretrained::Transcript};
 use mm_repr::{Classes, ContrastiveHead, NamedPrompt, text::PairProcessor};
@@ -13,7 +18,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// What a loaded model is.
 pub(crate) struct ModelInfo {
@@ -25,8 +30,12 @@ pub(crate) struct ModelInfo {
     pub(crate) modalities: Vec<Modality>,
     /// Its own classes, or the one whose score a reranker gives.
     pub(crate) classes: Classes,
-    /// Raw value → sample, for models that embed.
+    /// Raw value → sample, for models that embed, and for checkpoints that generate or choose texts.
     pub(crate) processors: BTreeMap<Modality, Arc<dyn Processor>>,
+    /// Raw value → sample, for runs that read raw values themselves.
+    pub(crate) read_ahead: BTreeMap<Modality, Vec<Arc<ReadAhead>>>,
+    /// Dimensions of the vectors of each modality, for checkpoints that embed.
+    pub(crate) widths: BTreeMap<Modality, usize>,
     /// How a query and a text become tokens, for rerankers.
     pub(crate) pairs: Option<Arc<PairProcessor>>,
     /// How pairs of vectors are scored, for models that embed several modalities into one space.
@@ -53,6 +62,16 @@ impl ModelInfo {
 }
 
 impl ModelInfo {
+    /// Refuses more dimensions than the vectors of these modalities have, as far as their number is known before they are
+    /// computed: of runs it is not.
+    pub(crate) fn check_dimensions(&self, dimensions: Option<usize>, modalities: &[Modality]) -> Result<(), ApiError> {
+        let width = modalities.iter().filter_map(|modality| self.widths.get(modality)).min();
+        match (dimensions, width) {
+            (Some(dimensions), Some(width)) => check_width(dimensions, *width, &self.name),
+            _ => Ok(()),
+        }
+    }
+
     /// The prompt of a name.
     pub(crate) fn prompt(&self, name: &str) -> Result<&NamedPrompt, ApiError> {
         self.prompts.get(name).ok_or_else(|| {
@@ -66,16 +85,32 @@ impl ModelInfo {
     }
 }
 
+/// Images, recordings and videos that are decoded before a model takes them: those of several batches, since decoded
+/// values may take much more memory than their files.
+const MAX_DECODED: usize = 64;
+
 /// A model of the server.
 pub(crate) struct ModelHandle {
     pub(super) name: String,
     info: RwLock<Option<Arc<ModelInfo>>>,
     pub(super) queue: Queue,
+    /// One permit for each value that is being decoded, or is decoded and waits.
+    decoded: Arc<Semaphore>,
 }
 
 impl ModelHandle {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), info: RwLock::default(), queue: Queue::default() }
+        let decoded = Arc::new(Semaphore::new(MAX_DECODED));
+        Self { name: name.to_owned(), info: RwLock::default(), queue: Queue::default(), decoded }
+    }
+
+    /// Waits until so many images, recordings and videos may be decoded for the model; a request with more than
+    /// [`MAX_DECODED`] waits until no other has any. They count until the permit is dropped.
+    pub(crate) async fn admit_decoded(&self, count: usize) -> Result<Arc<OwnedSemaphorePermit>, ApiError> {
+        let permits = count.clamp(1, MAX_DECODED) as u32;
+        // The semaphore is never closed.
+        let permit = self.decoded.clone().acquire_many_owned(permits).await.map_err(ApiError::internal)?;
+        Ok(Arc::new(permit))
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -120,26 +155,30 @@ impl ModelHandle {
         prompt: Prompt,
         overrides: Overrides,
     ) -> Result<impl Future<Output = Result<Generation, ApiError>> + use<>, ApiError> {
-        self.ask((prompt, overrides), Job::Generate)
+        let cost = prompt.cost();
+        self.ask((prompt, overrides), cost, Job::Generate)
     }
 
     /// Asks a question, which is answered in a batch with those of other requests.
     pub(crate) async fn answer(&self, question: Question) -> Result<Answered, ApiError> {
-        self.ask(question, Job::Answer)?.await
+        let cost = question.medium.cost();
+        self.ask(question, cost, Job::Answer)?.await
     }
 
     /// Asks for a transcript, which is made in a batch with those of other requests.
     pub(crate) async fn transcribe(&self, speech: Speech) -> Result<Transcript, ApiError> {
-        self.ask(speech, Job::Transcribe)?.await
+        let cost = Cost { rows: 1, seconds: speech.seconds, ..Cost::default() };
+        self.ask(speech, cost, Job::Transcribe)?.await
     }
 
     fn ask<I, O>(
         &self,
         input: I,
+        cost: Cost,
         job: fn(Box<Pending<I, O>>) -> Job,
     ) -> Result<impl Future<Output = Result<O, ApiError>> + use<I, O>, ApiError> {
         let (reply, answer) = oneshot::channel();
-        self.push(job(Box::new(Pending { input, reply })))?;
+        self.push(job(Box::new(Pending { input, cost, reply })))?;
         Ok(async { answer.await.map_err(|_| no_result())? })
     }
 

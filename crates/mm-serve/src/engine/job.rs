@@ -1,6 +1,6 @@
 //! What a model is asked for.
 
-use super::{model::LoadedModel, room::Room};
+use super::{batch::Cost, medium::Medium, model::LoadedModel, room::Room};
 use crate::{conversation::Conversation, error::ApiError};
 use mm_core::{Modality, SendTensor, Source};
 use mm_reason::{Attribution, Generation, ScoredAnswer, generate::GenerationConfig, pretrained::Transcript};
@@ -28,8 +28,7 @@ pub(crate) struct EncodeJob {
     pub(crate) samples: Vec<SendTensor>,
     /// Of the model by whose processor the samples were made.
     pub(crate) generation: u64,
-    /// Tokens of its longest sample.
-    pub(crate) longest: usize,
+    pub(crate) cost: Cost,
     /// Takes one row for each sample.
     pub(crate) reply: oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>,
 }
@@ -37,9 +36,22 @@ pub(crate) struct EncodeJob {
 /// What a text is generated for.
 pub(crate) enum Prompt {
     /// The caption of an image or video, and how it begins.
-    Caption { modality: Modality, source: Source, start: Option<String> },
+    Caption { medium: Box<Medium>, start: Option<String> },
     /// The next message of a conversation.
     Chat(Arc<Conversation>),
+}
+
+impl Prompt {
+    /// What its images and videos cost.
+    pub(super) fn cost(&self) -> Cost {
+        match self {
+            Self::Caption { medium, .. } => medium.cost(),
+            Self::Chat(conversation) => {
+                let pixels = conversation.media.iter().map(|medium| medium.cost().pixels).sum();
+                Cost { rows: 1, pixels, ..Cost::default() }
+            }
+        }
+    }
 }
 
 /// The options of a request, over those of the model and for the room that a conversation leaves.
@@ -48,8 +60,7 @@ pub(crate) type Overrides =
 
 /// A question about an image or a video.
 pub(crate) struct Question {
-    pub(crate) modality: Modality,
-    pub(crate) source: Source,
+    pub(crate) medium: Medium,
     pub(crate) question: String,
     /// The answers to choose among; any when empty.
     pub(crate) candidates: Vec<String>,
@@ -63,6 +74,7 @@ pub(crate) type Answered = (Vec<ScoredAnswer>, Option<Attribution>);
 /// A recording to be transcribed.
 pub(crate) struct Speech {
     pub(crate) source: Source,
+    pub(crate) seconds: f64,
     /// The spoken language; detected when absent.
     pub(crate) language: Option<String>,
     pub(crate) timestamps: bool,
@@ -73,6 +85,7 @@ pub(crate) struct Speech {
 /// One request of those that a model computes together.
 pub(crate) struct Pending<I, O> {
     pub(super) input: I,
+    pub(super) cost: Cost,
     pub(super) reply: oneshot::Sender<Result<O, ApiError>>,
 }
 
@@ -102,6 +115,19 @@ pub(super) enum Job {
     Unload,
     /// Its files have changed.
     Reload,
+}
+
+impl Job {
+    /// What its values cost; nothing of work that is not computed together with that of other requests.
+    pub(super) fn cost(&self) -> Cost {
+        match self {
+            Self::Encode(job) => job.cost,
+            Self::Generate(job) => job.cost,
+            Self::Answer(job) => job.cost,
+            Self::Transcribe(job) => job.cost,
+            Self::Call(_) | Self::Unload | Self::Reload => Cost::default(),
+        }
+    }
 }
 
 /// What a model computes next.

@@ -57,9 +57,9 @@ impl Capability {
 pub(crate) enum LoadedModel {
     /// A checkpoint that embeds or classifies.
     Encoder(Box<Pretrained>),
-    /// A checkpoint that generates text.
-    Generator(Box<Pipeline>),
-    /// A checkpoint or run that chooses among answers.
+    /// A checkpoint that generates texts, or chooses among answers.
+    Pipeline(Box<Pipeline>),
+    /// A run that chooses among answers.
     Answerer(Box<Answerer>),
     /// A run that captions.
     Captioning(Box<Captioning>),
@@ -85,12 +85,7 @@ impl LoadedModel {
         }
         let options = LoadOptions { device: context.device, stays_loaded: true, ..LoadOptions::default() };
         if generates(folder) {
-            let pipeline = Pipeline::load(folder, options)?;
-            if pipeline.can_generate() {
-                return Ok(Self::Generator(Box::new(pipeline)));
-            }
-            let answerer = Answerer::open(folder, context.encoders, options, context.device)?;
-            return Ok(Self::Answerer(Box::new(answerer)));
+            return Ok(Self::Pipeline(Box::new(Pipeline::load(folder, options)?)));
         }
         Ok(Self::Encoder(Box::new(Pretrained::load_with(folder, options)?)))
     }
@@ -120,9 +115,10 @@ impl LoadedModel {
                 let others = [(Classify, classifies), (ZeroShot, model.contrastive_head.is_some())];
                 [Embed].into_iter().chain(others.into_iter().filter(|(_, can)| *can).map(|(one, _)| one)).collect()
             }
-            Self::Generator(model) if model.processor(&Modality::AUDIO).is_ok() => vec![Transcribe],
-            Self::Generator(model) if model.tokenizer.has_chat_template() => vec![Caption, Answer, Chat],
-            Self::Generator(_) => vec![Caption, Answer],
+            Self::Pipeline(model) if !model.can_generate() => vec![Answer],
+            Self::Pipeline(model) if model.processor(&Modality::AUDIO).is_ok() => vec![Transcribe],
+            Self::Pipeline(model) if model.tokenizer.has_chat_template() => vec![Caption, Answer, Chat],
+            Self::Pipeline(_) => vec![Caption, Answer],
             Self::Answerer(_) => vec![Answer],
             Self::Captioning(_) => vec![Caption],
             Self::Predictor(_) => vec![Predict],
@@ -148,7 +144,7 @@ impl LoadedModel {
         };
         match self {
             Self::Encoder(model) => model.modalities(),
-            Self::Generator(model) => takes(model),
+            Self::Pipeline(model) => takes(model),
             Self::Answerer(_) | Self::Captioning(_) => vec![Modality::IMAGE],
             Self::Predictor(predictor) => predictor.modalities(),
             Self::Run(run) => run.as_embedder().map(Embedder::modalities).unwrap_or_default(),
@@ -159,12 +155,17 @@ impl LoadedModel {
     pub(super) fn family(&self) -> String {
         match self {
             Self::Encoder(model) => model.family.clone(),
-            Self::Generator(model) => model.family.to_owned(),
+            Self::Pipeline(model) => model.family.to_owned(),
             Self::Answerer(_) => "answering".into(),
             Self::Captioning(_) => "captioning".into(),
             Self::Predictor(_) => "prediction".into(),
             Self::Run(run) => run.task().to_owned(),
         }
+    }
+
+    /// Whether its own processors read the values of a request, in its thread.
+    pub(super) fn reads_sources(&self) -> bool {
+        matches!(self, Self::Answerer(_) | Self::Captioning(_) | Self::Predictor(_))
     }
 
     /// One row for each sample.

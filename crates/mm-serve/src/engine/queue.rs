@@ -69,15 +69,15 @@ impl Queue {
                 Some(Job::Encode(first)) => return Some(Work::Encode(batch::complete(first, &mut state.jobs, budget))),
                 Some(Job::Generate(first)) => {
                     let take = |job| if let Job::Generate(job) = job { Ok(*job) } else { Err(job) };
-                    return Some(Work::Generate(batch::texts(*first, &mut state.jobs, take)));
+                    return Some(Work::Generate(batch::texts(*first, &mut state.jobs, budget, take)));
                 }
                 Some(Job::Answer(first)) => {
                     let take = |job| if let Job::Answer(job) = job { Ok(*job) } else { Err(job) };
-                    return Some(Work::Answer(batch::texts(*first, &mut state.jobs, take)));
+                    return Some(Work::Answer(batch::texts(*first, &mut state.jobs, budget, take)));
                 }
                 Some(Job::Transcribe(first)) => {
                     let take = |job| if let Job::Transcribe(job) = job { Ok(*job) } else { Err(job) };
-                    return Some(Work::Transcribe(batch::texts(*first, &mut state.jobs, take)));
+                    return Some(Work::Transcribe(batch::texts(*first, &mut state.jobs, budget, take)));
                 }
                 None if state.closed => return None,
                 None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),

@@ -2,11 +2,12 @@
 
 use super::{
     job::{GenerateJob, Overrides, Pending, Prompt},
+    medium::{Medium, encode_conversation},
     model::LoadedModel,
     room::Room,
 };
 use crate::{conversation::Conversation, error::ApiError};
-use mm_core::{Modality, Source};
+use mm_core::Source;
 use mm_reason::{
     Generation, Pipeline, Request,
     generate::{GenerationConfig, LogitsProcessors},
@@ -32,19 +33,14 @@ pub(crate) struct Encoded {
 impl Encoded {
     /// That of a conversation.
     pub(crate) fn chat(pipeline: &Pipeline, conversation: &Conversation) -> Result<Self, ApiError> {
-        let media = pipeline.encode_conversation(&conversation.media)?;
+        let media = encode_conversation(pipeline, &conversation.media)?;
         let prompt = pipeline.prompt(media.as_ref(), Request::Chat(&conversation.messages));
         let prompt = prompt.map_err(|error| ApiError::from(error).with_param("messages"))?;
         Ok(Self { media, prompt })
     }
 
-    fn caption(
-        pipeline: &Pipeline,
-        modality: &Modality,
-        source: &Source,
-        start: Option<&str>,
-    ) -> Result<Self, ApiError> {
-        let media = Some(pipeline.encode_media(modality, std::slice::from_ref(source))?);
+    fn caption(pipeline: &Pipeline, medium: &Medium, start: Option<&str>) -> Result<Self, ApiError> {
+        let media = Some(medium.encode(pipeline)?);
         let prompt = pipeline.prompt(media.as_ref(), Request::Caption(start))?;
         Ok(Self { media, prompt })
     }
@@ -56,9 +52,7 @@ impl Encoded {
         (prompt, overrides): (Prompt, Overrides),
     ) -> Result<(Self, GenerationConfig), ApiError> {
         let (encoded, room) = match &prompt {
-            Prompt::Caption { modality, source, start } => {
-                (Self::caption(pipeline, modality, source, start.as_deref())?, None)
-            }
+            Prompt::Caption { medium, start } => (Self::caption(pipeline, medium, start.as_deref())?, None),
             Prompt::Chat(conversation) => {
                 let encoded = Self::chat(pipeline, conversation)?;
                 let room = Room::of(pipeline, &encoded.prompt)?;
@@ -79,7 +73,7 @@ pub(crate) fn with_new_seed(options: GenerationConfig) -> GenerationConfig {
 /// Generates the texts of several requests; those with the same options are a batch.
 pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &str) {
     match model {
-        LoadedModel::Generator(pipeline) => {
+        LoadedModel::Pipeline(pipeline) => {
             let base = with_new_seed(pipeline.generation.clone());
             let texts = read(jobs, |input| Encoded::read(pipeline, &base, input));
             group(texts, base.seed, name).into_iter().for_each(|texts| of_pipeline(pipeline, texts));
@@ -102,7 +96,7 @@ fn read<I>(
     read: impl Fn((Prompt, Overrides)) -> Result<(I, GenerationConfig), ApiError>,
 ) -> Vec<Text<I>> {
     let mut texts = Vec::with_capacity(jobs.len());
-    for Pending { input, reply } in jobs {
+    for Pending { input, reply, .. } in jobs {
         if reply.is_closed() {
             continue;
         }
@@ -161,12 +155,13 @@ fn generate_batch(pipeline: &Pipeline, texts: Vec<Text<Encoded>>) {
 /// The captions of a run, which end early where all clients have gone. Where one image cannot be read, each is captioned
 /// alone.
 fn of_run(run: &Captioning, texts: Vec<Text<Prompt>>) {
-    let (mut sources, mut replies): (Vec<Source>, Vec<_>) = (Vec::new(), Vec::new());
+    // What was made of an image ahead is there for as long as the medium is.
+    let (mut media, mut replies): (Vec<Medium>, Vec<_>) = (Vec::new(), Vec::new());
     let config = texts[0].config.clone();
     for Text { input, reply, .. } in texts {
         match input {
-            Prompt::Caption { source, start: None, .. } => {
-                sources.push(source);
+            Prompt::Caption { medium, start: None } => {
+                media.push(*medium);
                 replies.push(reply);
             }
             Prompt::Caption { .. } => {
@@ -176,9 +171,10 @@ fn of_run(run: &Captioning, texts: Vec<Text<Prompt>>) {
             Prompt::Chat(_) => drop(reply.send(Err(ApiError::internal("a captioning run was asked to chat")))),
         }
     }
-    if sources.is_empty() {
+    if media.is_empty() {
         return;
     }
+    let sources: Vec<Source> = media.iter().map(|medium| medium.source().clone()).collect();
     let describe = |sources: &[Source], has_gone: &dyn Fn() -> bool| {
         let processors = LogitsProcessors { interrupt: Some(has_gone), ..LogitsProcessors::default() };
         run.describe(sources, &config, &processors).map_err(ApiError::from)

@@ -11,7 +11,7 @@ use mm_reason::generate::GenerationConfig;
 
 /// Transcribes several recordings; those with the same options are a batch. A recording whose client has gone ends there.
 pub(super) fn transcribe(model: &mut LoadedModel, jobs: Vec<TranscribeJob>, name: &str) {
-    let LoadedModel::Generator(pipeline) = model else {
+    let LoadedModel::Pipeline(pipeline) = model else {
         let error = ApiError::internal("a model that does not generate was asked to transcribe");
         return jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
     };
@@ -23,7 +23,7 @@ pub(super) fn transcribe(model: &mut LoadedModel, jobs: Vec<TranscribeJob>, name
             config = GenerationConfig { do_sample: true, temperature, num_beams: 1, ..config };
         }
         let (sources, replies): (Vec<Source>, Vec<_>) =
-            group.into_iter().map(|Pending { input, reply }| (input.source, reply)).unzip();
+            group.into_iter().map(|Pending { input, reply, .. }| (input.source, reply)).unzip();
         let has_gone = |number: usize| replies[number].is_closed();
         let found = pipeline.transcribe_batch(&sources, language.as_deref(), timestamps, &config, &has_gone);
         for (reply, transcript) in replies.into_iter().zip(found) {

@@ -2,12 +2,12 @@
 
 use super::{
     answers,
-    batch::Budget,
     context::LoadContext,
     handle::{ModelHandle, ModelInfo},
     job::{EncodeJob, Pending, Work},
     memory::{Memory, weight_bytes},
     model::{Capability, LoadResult, LoadedModel},
+    read_ahead::Readers,
     texts, transcripts,
 };
 use crate::{
@@ -23,9 +23,6 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-
-/// Rows that are computed together; the model divides them into batches of similar length.
-const MAX_ROWS: usize = 256;
 
 /// The thread of a model, once that is loaded.
 pub(super) struct Worker<'a> {
@@ -58,8 +55,7 @@ impl Worker<'_> {
     /// Works until the queue is closed.
     pub(super) fn run(mut self) {
         let name = self.handle.name.clone();
-        let budget = Budget { tokens: self.context.max_batch_tokens, rows: MAX_ROWS };
-        while let Some(work) = self.handle.queue.take(budget) {
+        while let Some(work) = self.handle.queue.take(self.context.budget) {
             let started = Instant::now();
             // A panic ends the requests of this work (their replies are dropped), not the model.
             let done = catch_unwind(AssertUnwindSafe(|| self.work(work)));
@@ -127,8 +123,13 @@ impl Worker<'_> {
     /// Reads the files, and notes where the model is another one than before.
     fn read(&self) -> LoadResult<LoadedModel> {
         let LoadContext { encoders, tasks, device, .. } = self.context;
-        let model = LoadedModel::load(self.folder, &TaskContext { encoders, tasks, device: *device })?;
+        let readers = Readers::default();
+        let encoders = readers.registry(encoders);
+        let model = LoadedModel::load(self.folder, &TaskContext { encoders: &encoders, tasks, device: *device })?;
         let mut info = describe(&self.handle.name, &model)?;
+        if model.reads_sources() {
+            info.read_ahead = readers.by_modality();
+        }
         match self.handle.loaded() {
             Some(before) if before.fingerprint.is_some() && before.fingerprint == info.fingerprint => {
                 info.generation = before.generation;
@@ -184,7 +185,7 @@ impl Worker<'_> {
 fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
     let capabilities = model.capabilities();
     let modalities = model.modalities();
-    let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
+    let (mut processors, mut widths) = (BTreeMap::<Modality, Arc<dyn Processor>>::new(), BTreeMap::new());
     let encoder = model.encoder();
     // Of a reranker too: the samples of requests are those of this version.
     let mut fingerprint = encoder.map(|encoder| encoder.fingerprint().map(str::to_owned)).transpose()?;
@@ -193,8 +194,16 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
     {
         for modality in &modalities {
             processors.insert(modality.clone(), embedder.processor(modality)?);
+            if let Some(tower) = encoder.and_then(|encoder| encoder.tower(modality).ok()) {
+                widths.insert(modality.clone(), tower.encoder.embedding_dim() as usize);
+            }
         }
         fingerprint = Some(embedder.fingerprint()?);
+    }
+    if let LoadedModel::Pipeline(pipeline) = model {
+        for modality in &modalities {
+            processors.insert(modality.clone(), pipeline.processor(modality)?.clone());
+        }
     }
     // A model that takes no text has neither.
     let texts = encoder.and_then(|encoder| encoder.tower(&Modality::TEXT).ok());
@@ -206,6 +215,8 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
         modalities,
         classes: model.classes(),
         processors,
+        read_ahead: BTreeMap::new(),
+        widths,
         pairs: texts.and_then(|tower| tower.pairs.clone()),
         contrastive_head: encoder.and_then(|encoder| encoder.contrastive_head),
         prompts: texts.map(|tower| tower.prompts.clone()).unwrap_or_default(),

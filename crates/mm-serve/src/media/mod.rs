@@ -1,8 +1,10 @@
 //! Images, audio and video in requests: data URIs, base64, and URLs where the server allows them.
 
+mod decoding;
 mod recording;
 
-pub(crate) use recording::decode_recording;
+pub(crate) use decoding::{prepare, prepare_one, prepare_readable};
+pub(crate) use recording::{decode_recording, limited_recording};
 
 use crate::{
     config::Limits,

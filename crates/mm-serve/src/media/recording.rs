@@ -13,19 +13,34 @@ const MAX_SAMPLE_RATE: f64 = 48_000.0;
 
 /// The decoded samples of a recording, and its length in seconds. Decoding ends at `max_seconds`.
 pub(crate) fn decode_recording(file: &EncodedFile, param: &str, max_seconds: f64) -> Result<(Source, f64), ApiError> {
-    let bytes = file.read().map_err(|error| ApiError::from(error).with_param(param))?;
-    let max_seconds = max_seconds.min(AudioLimits::default().max_seconds);
-    let limits = AudioLimits { max_seconds, max_samples: (max_seconds * MAX_SAMPLE_RATE) as usize };
-    let audio = decode(file, &bytes, &limits).map_err(|cause| refusal(&cause, param, max_seconds))?;
+    let audio = decode_within(file, param, max_seconds)?;
     let seconds = audio.seconds();
     Ok((Source::Samples(DecodedAudio::new(audio.samples, audio.sample_rate)?), seconds))
 }
 
+/// A recording for a model that takes its sound at a rate of its own, and its length in seconds. Decoding ends at
+/// `max_seconds`. Of a video it is the file itself, whose sound ffmpeg decodes at the model's rate.
+pub(crate) fn limited_recording(source: Source, param: &str, max_seconds: f64) -> Result<(Source, f64), ApiError> {
+    let Source::Bytes(file) = &source else { return Ok((source, 0.0)) };
+    let is_read_by_ffmpeg = file.read().map(|bytes| is_read_by_ffmpeg(&bytes));
+    if !is_read_by_ffmpeg.map_err(|error| ApiError::from(error).with_param(param))? {
+        return decode_recording(file, param, max_seconds);
+    }
+    let seconds = decode_within(file, param, max_seconds)?.seconds();
+    Ok((source, seconds))
+}
+
+fn decode_within(file: &EncodedFile, param: &str, max_seconds: f64) -> Result<Audio, ApiError> {
+    let bytes = file.read().map_err(|error| ApiError::from(error).with_param(param))?;
+    let max_seconds = max_seconds.min(AudioLimits::default().max_seconds);
+    let limits = AudioLimits { max_seconds, max_samples: (max_seconds * MAX_SAMPLE_RATE) as usize };
+    decode(file, &bytes, &limits).map_err(|cause| refusal(&cause, param, max_seconds))
+}
+
 /// Decodes an audio file, or the sound of a video file: browsers record WebM.
 fn decode(file: &EncodedFile, bytes: &[u8], limits: &AudioLimits) -> Result<Audio, Cause> {
-    let is_video = bytes.starts_with(b"\x1a\x45\xdf\xa3") || bytes.get(4..8) == Some(b"ftyp");
     let decoded = decode_audio_bytes_within(bytes, None, limits);
-    if !is_video || decoded.as_ref().err().is_none_or(|cause| cause.is::<AudioTooLong>()) {
+    if !is_container(bytes) || decoded.as_ref().err().is_none_or(|cause| cause.is::<AudioTooLong>()) {
         return decoded;
     }
     let source = Source::Bytes(file.clone());
@@ -35,7 +50,18 @@ fn decode(file: &EncodedFile, bytes: &[u8], limits: &AudioLimits) -> Result<Audi
     })
 }
 
-/// Why a recording is not transcribed.
+/// Whether a file is Matroska or WebM, MP4 or QuickTime, or AVI, which may hold a video.
+fn is_container(bytes: &[u8]) -> bool {
+    let is_avi = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"AVI ");
+    bytes.starts_with(b"\x1a\x45\xdf\xa3") || bytes.get(4..8) == Some(b"ftyp") || is_avi
+}
+
+/// Whether mm-data has ffmpeg decode the sound of a file: of containers but M4A.
+fn is_read_by_ffmpeg(bytes: &[u8]) -> bool {
+    is_container(bytes) && bytes.get(4..11) != Some(b"ftypM4A")
+}
+
+/// Why a recording is not computed with.
 fn refusal(cause: &Cause, param: &str, max_seconds: f64) -> ApiError {
     match cause.downcast_ref::<AudioTooLong>() {
         Some(AudioTooLong { limit }) => {
@@ -43,5 +69,47 @@ fn refusal(cause: &Cause, param: &str, max_seconds: f64) -> ApiError {
             ApiError::too_large(param, format!("more than {limit} of audio"), expected)
         }
         None => ApiError::invalid(param, cause, "a recording"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use mm_data::decode::write_wav;
+
+    fn recording(seconds: f64) -> Source {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wav");
+        let samples = vec![0.25; (seconds * 8000.0) as usize];
+        write_wav(&path, &Audio { samples, sample_rate: 8000 }).unwrap();
+        Source::Bytes(EncodedFile::in_memory("audio", std::fs::read(path).unwrap()))
+    }
+
+    #[test]
+    fn a_recording_for_any_model_is_decoded_within_the_limit() {
+        let (source, seconds) = limited_recording(recording(1.5), "audio", 2.0).unwrap();
+        assert!(matches!(&source, Source::Samples(audio) if audio.samples().len() == 12_000), "{source:?}");
+        assert!((seconds - 1.5).abs() < 1e-9);
+        let error = limited_recording(recording(2.5), "audio", 2.0).unwrap_err();
+        assert_eq!(error.kind, Kind::TooLarge);
+        assert!(error.message().contains("audio: found more than 2 seconds of audio"), "{error:?}");
+        let broken = Source::Bytes(EncodedFile::in_memory("audio", b"not audio".to_vec()));
+        assert_eq!(limited_recording(broken, "audio", 2.0).unwrap_err().kind, Kind::Invalid);
+    }
+
+    #[test]
+    fn files_that_may_hold_a_video_are_those_of_containers() {
+        for (bytes, is_read) in [
+            (&b"\x1a\x45\xdf\xa3 webm"[..], true),
+            (b"\0\0\0\x20ftypisom", true),
+            (b"\0\0\0\x20ftypM4A ", false),
+            (b"RIFF\0\0\0\0AVI LIST", true),
+            (b"RIFF\0\0\0\0WAVEfmt ", false),
+            (b"OggS", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_read_by_ffmpeg(bytes), is_read, "{bytes:?}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 use super::{body::Body, caption::read_media};
 use crate::{
     engine::{Capability, Question},
-    error::ApiError,
+    error::{ApiError, shortened},
+    media::prepare_one,
     state::Shared,
 };
 use axum::{Json, extract::State};
@@ -13,7 +14,7 @@ use mm_data::decode::{ImageLimits, decode_image_bytes};
 use mm_reason::Attribution;
 use mm_tasks::report::overlay_heatmap;
 use serde::{Deserialize, Serialize};
-use std::io::Cursor;
+use std::{collections::BTreeSet, io::Cursor};
 use utoipa::ToSchema;
 
 /// Pixels of the longer side of a heat map.
@@ -80,29 +81,43 @@ pub(crate) async fn answer(
     State(state): State<Shared>,
     Body(request): Body<AnswerRequest>,
 ) -> Result<Json<AnswerResponse>, ApiError> {
-    let (modality, source) = read_media(&state, request.image.as_deref(), request.video.as_deref()).await?;
-    let modalities = std::slice::from_ref(&modality);
+    let raw = read_media(&state, request.image.as_deref(), request.video.as_deref()).await?;
+    let modalities = std::slice::from_ref(&raw.modality);
     let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Answer, modalities)?;
     let AnswerRequest { question, candidates, explain, k, .. } = request;
     if question.trim().is_empty() {
         return Err(ApiError::invalid("question", "an empty text", "a question"));
     }
-    if candidates.len() > MAX_CANDIDATES {
-        return Err(ApiError::too_large("candidates", candidates.len(), format!("at most {MAX_CANDIDATES}")));
-    }
-    let query = Question { modality: modality.clone(), source: source.clone(), question, candidates, explain };
-    let (scores, attribution) = model.answer(query).await?;
+    check_candidates(&candidates)?;
+    let image = Some(raw.source.clone()).filter(|_| explain && raw.modality == Modality::IMAGE);
+    let medium = prepare_one(&state, (model, &info), raw).await?;
+    let (scores, attribution) = model.answer(Question { medium, question, candidates, explain }).await?;
     let best = scores.first().map(|score| score.answer.clone()).unwrap_or_default();
-    let heat_map = match attribution.filter(|_| modality == Modality::IMAGE) {
-        Some(attribution) => {
+    let heat_map = match image.zip(attribution) {
+        Some((image, attribution)) => {
             let max_pixels = state.limits.max_pixels;
-            Some(state.decode(move || heat_map(&source, &attribution, max_pixels)).await?)
+            Some(state.decode(move |_| heat_map(&image, &attribution, max_pixels)).await?)
         }
         None => None,
     };
     let results = scores.into_iter().take(k).zip(1..);
     let results = results.map(|(s, rank)| AnswerScore { rank, answer: s.answer, score: s.score, logit: s.logit });
     Ok(Json(AnswerResponse { answer: best, results: results.collect(), heat_map, model: info.name.clone() }))
+}
+
+/// Refuses candidates of which one is empty or there twice, and too many.
+fn check_candidates(candidates: &[String]) -> Result<(), ApiError> {
+    if candidates.len() > MAX_CANDIDATES {
+        return Err(ApiError::too_large("candidates", candidates.len(), format!("at most {MAX_CANDIDATES}")));
+    }
+    let mut seen = BTreeSet::new();
+    match candidates.iter().find(|candidate| candidate.trim().is_empty() || !seen.insert(candidate.as_str())) {
+        Some(wrong) => {
+            let found = format!("{:?} twice or empty", shortened(wrong));
+            Err(ApiError::invalid("candidates", found, "different answers"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The image under the attribution, as a data URI.

@@ -11,7 +11,7 @@ use axum::{
     response::IntoResponse,
 };
 use serde::de::DeserializeOwned;
-use std::{future::Future, marker::PhantomData, time::Duration};
+use std::marker::PhantomData;
 
 /// Number of scored answers or classes where a request does not say.
 pub(super) fn default_k() -> usize {
@@ -44,15 +44,8 @@ impl<P: DeserializeOwned, T: DeserializeOwned> FromRequest<Shared> for BodyWith<
     }
 }
 
-/// What reads a body, within the time that a client has for it.
-pub(super) async fn in_time<T>(state: &Shared, read: impl Future<Output = T>) -> Result<T, ApiError> {
-    let seconds = state.limits.read_seconds.max(1);
-    let late = |_| ApiError::new(Kind::Timeout, format!("the body did not come within {seconds} s"));
-    tokio::time::timeout(Duration::from_secs(seconds), read).await.map_err(late)
-}
-
 /// A body that is too large, or ends early.
-pub(super) fn rejected(rejection: BytesRejection) -> ApiError {
+fn rejected(rejection: BytesRejection) -> ApiError {
     let text = rejection.body_text();
     match rejection.into_response().status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),

@@ -2,13 +2,13 @@
 
 use super::body::Body;
 use crate::{
-    engine::{Capability, Prompt, Room},
+    engine::{Capability, Prompt, RawMedium, Room},
     error::ApiError,
-    media::read_source,
+    media::{prepare_one, read_source},
     state::Shared,
 };
 use axum::{Json, extract::State};
-use mm_core::{Modality, Source};
+use mm_core::Modality;
 use mm_reason::generate::GenerationConfig;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -54,7 +54,7 @@ pub(super) async fn read_media(
     state: &Shared,
     image: Option<&str>,
     video: Option<&str>,
-) -> Result<(Modality, Source), ApiError> {
+) -> Result<RawMedium, ApiError> {
     let (modality, value, param) = match (image, video) {
         (Some(image), None) => (Modality::IMAGE, image, "image"),
         (None, Some(video)) => (Modality::VIDEO, video, "video"),
@@ -62,7 +62,7 @@ pub(super) async fn read_media(
         (Some(_), Some(_)) => return Err(ApiError::invalid("video", "an image as well", "one of both")),
     };
     let source = read_source(state, &modality, value, param).await?;
-    Ok((modality, source))
+    Ok(RawMedium { modality, source, param: param.to_owned() })
 }
 
 /// Captions an image or a video.
@@ -78,8 +78,8 @@ pub(crate) async fn caption(
     State(state): State<Shared>,
     Body(request): Body<CaptionRequest>,
 ) -> Result<Json<CaptionResponse>, ApiError> {
-    let (modality, source) = read_media(&state, request.image.as_deref(), request.video.as_deref()).await?;
-    let modalities = std::slice::from_ref(&modality);
+    let raw = read_media(&state, request.image.as_deref(), request.video.as_deref()).await?;
+    let modalities = std::slice::from_ref(&raw.modality);
     let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Caption, modalities)?;
     let (max, beams, prompt) = (request.max_new_tokens, request.num_beams, request.prompt);
     if let Some(max) = max.filter(|max| *max == 0 || *max > state.limits.max_new_tokens) {
@@ -97,7 +97,8 @@ pub(crate) async fn caption(
             ..base.clone()
         })
     };
-    let caption = model.generate(Prompt::Caption { modality, source, start: prompt }, Box::new(overrides))?.await?;
+    let medium = prepare_one(&state, (model, &info), raw).await?;
+    let caption = model.generate(Prompt::Caption { medium: Box::new(medium), start: prompt }, Box::new(overrides))?.await?;
     Ok(Json(CaptionResponse {
         text: caption.text.trim().to_owned(),
         score: caption.score,

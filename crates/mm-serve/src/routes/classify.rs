@@ -3,7 +3,7 @@
 use super::body::Body;
 use crate::{
     embed::{Preparation, check_count, embed},
-    encode,
+    encode::{self, LongTexts, Processing},
     engine::{Capability, ModelHandle, ModelInfo, Output},
     error::ApiError,
     media::ValueReader,
@@ -160,7 +160,7 @@ pub(crate) async fn classify(
         let templates = if templates.is_empty() { &default[..] } else { &templates };
         by_candidates(&state, (model, &info), (&modality, sources), &candidates, templates).await?
     } else {
-        by_own_classes(&state, (model, &info), (&modality, sources), (modality.name(), true)).await?
+        by_own_classes(&state, (model, &info), (&modality, sources), (modality.name(), LongTexts::Cut)).await?
     };
     let score = |(class, rank): (mm_repr::ClassScore, usize)| ClassScore {
         rank,
@@ -176,17 +176,22 @@ pub(crate) async fn classify(
     Ok(Json(ClassifyResponse { data, model: info.name.clone() }))
 }
 
-/// The model's own classes of values of a modality, the most probable first; errors name `field`. Longer values than the
-/// model takes are refused unless `truncates`.
+/// The model's own classes of values of a modality, the most probable first; errors name `field`.
 pub(super) async fn by_own_classes(
     state: &AppState,
     (model, info): (&ModelHandle, &ModelInfo),
     (modality, sources): (&Modality, Vec<Source>),
-    (field, truncates): (&str, bool),
+    (field, long_texts): (&str, LongTexts),
 ) -> Result<Vec<Vec<mm_repr::ClassScore>>, ApiError> {
-    let (processor, of, field) = (info.processor(modality)?.clone(), modality.clone(), field.to_owned());
+    let processing = Processing {
+        processor: info.processor(modality)?.clone(),
+        modality: modality.clone(),
+        field: field.to_owned(),
+        long_texts,
+        max_audio_seconds: state.limits.max_audio_seconds,
+    };
     let sources = sources.into_iter().enumerate().collect();
-    let samples = state.decode(move || encode::process(&processor, sources, (&of, truncates), &field)).await?;
+    let samples = state.decode(move |cancellation| processing.run(sources, cancellation)).await?;
     let pending = encode::submit(model, info.generation, (modality, Output::Classes), samples)?;
     Ok(encode::rows(pending).await?.iter().map(|logits| info.classes.rank(logits)).collect())
 }

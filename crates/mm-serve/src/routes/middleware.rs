@@ -1,10 +1,7 @@
 //! What every request passes through: its id and log line, the page that it is of, its key, and its place among the
 //! requests that are worked on.
 
-use super::{
-    body::{in_time, too_large},
-    origin, tei,
-};
+use super::{body::too_large, origin, tei};
 use crate::{
     error::{ApiError, Fault, Kind},
     state::{BODY_UNIT, Shared},
@@ -47,7 +44,9 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let (method, path) = (request.method().clone(), route(&request));
     let (started, uri) = (Instant::now(), request.uri().clone());
+    let unanswered = Unanswered { route: path.clone(), is_answered: false };
     let mut response = caught(next.run(request), uri.path()).await;
+    unanswered.end();
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     let labels = [("route", path.clone()), ("status", status.to_string())];
     metrics::counter!("mm_requests_total", &labels).increment(1);
@@ -61,6 +60,26 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// A request without an answer: dropped so, its client has disconnected.
+struct Unanswered {
+    route: String,
+    is_answered: bool,
+}
+
+impl Unanswered {
+    fn end(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            metrics::counter!("mm_requests_cancelled_total", "route" => std::mem::take(&mut self.route)).increment(1);
+        }
+    }
 }
 
 /// The response, or an error where making it panics.
@@ -106,7 +125,10 @@ pub(super) async fn admit(State(state): State<Shared>, mut request: Request, nex
 /// that are worked on before its body is there.
 async fn receive(state: &Shared, request: Request) -> Result<(Request, Permit), ApiError> {
     let (parts, body) = request.into_parts();
-    let (bytes, body_permit) = in_time(state, read(state, body)).await??;
+    let seconds = state.limits.read_seconds.max(1);
+    let late = |_| ApiError::new(Kind::Timeout, format!("the body did not come within {seconds} s"));
+    let read = tokio::time::timeout(Duration::from_secs(seconds), read(state, body));
+    let (bytes, body_permit) = read.await.map_err(late)??;
     let permit = Permit(Arc::new([state.admit()?, body_permit]));
     Ok((Request::from_parts(parts, Body::from(bytes)), permit))
 }

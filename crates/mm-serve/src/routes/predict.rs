@@ -3,9 +3,9 @@
 use super::body::Body;
 use crate::{
     embed::check_count,
-    engine::{Capability, LoadedModel, ModelHandle},
+    engine::{Capability, LoadedModel, Medium, ModelHandle, ModelInfo, RawMedium},
     error::ApiError,
-    media::ValueReader,
+    media::{ValueReader, prepare_readable},
     state::{AppState, Shared},
 };
 use axum::{
@@ -17,7 +17,11 @@ use mm_data::{Cells, FailedSample};
 use mm_tasks::prediction::{Predictor, RowPrediction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use utoipa::ToSchema;
 
 /// Rows to be predicted.
@@ -82,14 +86,15 @@ pub(crate) async fn predict(
 ) -> Result<Json<PredictResponse>, ApiError> {
     let (model, info) = state.pool.find(Some(&name), Capability::Predict)?;
     check_count(&state, request.rows.len())?;
-    let sources = read_media(&state, model, &request).await?;
+    let media = read_media(&state, (model, &info), &request).await?;
     let PredictRequest { rows, exclude_modalities } = request;
     let predicted = model.call(move |model| {
         let predictor = predictor(model)?;
         let excluded = predictor.find_modalities(&exclude_modalities)?;
         // Every text that would name a file was read before; were one not, it would be no value.
         let file = |modality: &Modality, text: &str| {
-            sources.get(&(modality.clone(), text.to_owned())).cloned().unwrap_or(Source::Value(Value::Null))
+            let medium = media.get(&(modality.clone(), text.to_owned()));
+            medium.map_or(Source::Value(Value::Null), |medium| medium.source().clone())
         };
         let manifest = predictor.read_rows(rows, &excluded, &file)?;
         let all: Vec<usize> = (0..manifest.rows.len()).collect();
@@ -120,33 +125,33 @@ pub(super) fn predictor(model: &LoadedModel) -> Result<&Predictor, ApiError> {
     }
 }
 
-/// The sources of the images, recordings and videos in the rows, by modality and text: no row names a file of the
-/// server.
+/// The images, recordings and videos in the rows, by modality and text: no row names a file of the server.
 async fn read_media(
     state: &AppState,
-    model: &ModelHandle,
+    (model, info): (&ModelHandle, &Arc<ModelInfo>),
     request: &PredictRequest,
-) -> Result<BTreeMap<(Modality, String), Source>, ApiError> {
+) -> Result<BTreeMap<(Modality, String), Medium>, ApiError> {
     let (rows, exclude): (Vec<Cells>, _) = (request.rows.clone(), request.exclude_modalities.clone());
     let named = model.call(move |model| {
         let predictor = predictor(model)?;
-        let found = RefCell::new(Vec::new());
+        let found = RefCell::new(BTreeSet::new());
         let note = |modality: &Modality, text: &str| {
-            found.borrow_mut().push((modality.clone(), text.to_owned()));
+            found.borrow_mut().insert((modality.clone(), text.to_owned()));
             Source::Value(Value::Null)
         };
         predictor.read_rows(rows, &predictor.find_modalities(&exclude)?, &note)?;
         Ok(found.into_inner())
     });
-    let (mut reader, mut sources) = (ValueReader::new(state), BTreeMap::new());
-    for (modality, text) in named.await? {
-        if modality == Modality::TEXT {
+    let (named, mut reader) = (named.await?, ValueReader::new(state));
+    let mut values = Vec::with_capacity(named.len());
+    for (modality, text) in &named {
+        if *modality == Modality::TEXT {
             return Err(ApiError::invalid("rows", "a URL of a text", "the text itself"));
         }
-        if !sources.contains_key(&(modality.clone(), text.clone())) {
-            let source = reader.read(&modality, &text, &format!("rows: {modality}")).await?;
-            sources.insert((modality, text), source);
-        }
+        let param = format!("rows: {modality}");
+        let source = reader.read(modality, text, &param).await?;
+        values.push(RawMedium { modality: modality.clone(), source, param });
     }
-    Ok(sources)
+    let media = prepare_readable(state, (model, info), values).await?;
+    Ok(named.into_iter().zip(media).collect())
 }

@@ -2,8 +2,8 @@
 
 use super::tei_input::{TeiBody, TextBody, TextOptions};
 use crate::{
-    embed::{Preparation, check_count, embed as embed_inputs, normalize},
-    encode,
+    embed::{Preparation, check_count, embed as embed_inputs, normalize, shorten},
+    encode::{self, Processing},
     engine::{Capability, ModelHandle, ModelInfo, Output},
     error::{ApiError, TeiError},
     media::read_source,
@@ -99,17 +99,11 @@ pub(crate) async fn embed(
     let texts = request.inputs.into_vec();
     check_count(&state, texts.len())?;
     let preparation = request.options.preparation(&info, "inputs")?;
+    info.check_dimensions(request.dimensions, &[Modality::TEXT])?;
     let mut vectors = embed_texts(&state, (model, &info), texts, preparation).await?;
-    let dim = vectors.first().map_or(0, Vec::len);
-    let dimensions = request.dimensions.unwrap_or(dim);
-    if dimensions == 0 || dimensions > dim {
-        return Err(ApiError::invalid("dimensions", dimensions, format!("1 to {dim}")).into());
-    }
-    for vector in &mut vectors {
-        vector.truncate(dimensions);
-        if request.normalize {
-            normalize(vector);
-        }
+    shorten(&mut vectors, request.dimensions, &info.name)?;
+    if request.normalize {
+        vectors.iter_mut().for_each(|vector| normalize(vector));
     }
     Ok(Json(vectors))
 }
@@ -144,10 +138,15 @@ pub(crate) async fn embed_all(
     for (index, text) in texts.iter().enumerate() {
         sources.push((index, read_source(&state, &Modality::TEXT, text, "inputs").await?));
     }
-    let Preparation { prompt, truncates, .. } = request.options.preparation(&info, "inputs")?;
-    let processor = prompt.map_or(info.processor(&Modality::TEXT)?, |prompt| &prompt.processor).clone();
-    let process = move || encode::process(&processor, sources, (&Modality::TEXT, truncates), "inputs");
-    let samples = state.decode(process).await?;
+    let Preparation { field, prompt, long_texts } = request.options.preparation(&info, "inputs")?;
+    let processing = Processing {
+        processor: prompt.map_or(info.processor(&Modality::TEXT)?, |prompt| &prompt.processor).clone(),
+        modality: Modality::TEXT,
+        field: field.to_owned(),
+        long_texts,
+        max_audio_seconds: state.limits.max_audio_seconds,
+    };
+    let samples = state.decode(move |cancellation| processing.run(sources, cancellation)).await?;
     let lengths: Vec<usize> = samples.iter().map(|sample| sample.length).collect();
     check_tokens(&state, lengths.iter().sum())?;
     let pending = encode::submit(model, info.generation, (&Modality::TEXT, Output::Features), samples)?;

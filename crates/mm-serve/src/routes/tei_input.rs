@@ -3,6 +3,7 @@
 use super::body::{Body, BodyWith};
 use crate::{
     embed::Preparation,
+    encode::LongTexts,
     engine::ModelInfo,
     error::{ApiError, TeiError, shortened},
     state::Shared,
@@ -63,6 +64,11 @@ impl TextOptions {
         self.truncate != Some(false)
     }
 
+    /// What becomes of longer texts than the model's.
+    pub(super) fn long_texts(&self) -> LongTexts {
+        if self.truncates() { LongTexts::Cut } else { LongTexts::Refuse }
+    }
+
     /// Refuses to cut the start of a text.
     pub(super) fn check_direction(&self) -> Result<(), ApiError> {
         match self.truncation_direction.as_deref() {
@@ -77,6 +83,6 @@ impl TextOptions {
     pub(super) fn preparation<'a>(&self, info: &'a ModelInfo, field: &'a str) -> Result<Preparation<'a>, ApiError> {
         self.check_direction()?;
         let prompt = self.prompt_name.as_deref().map(|name| info.prompt(name)).transpose()?;
-        Ok(Preparation { field, prompt, truncates: self.truncates() })
+        Ok(Preparation { field, prompt, long_texts: self.long_texts() })
     }
 }

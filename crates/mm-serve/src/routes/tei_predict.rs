@@ -100,7 +100,7 @@ pub(crate) async fn predict(
         sources.push(read_source(&state, &Modality::TEXT, &text, "inputs").await?);
     }
     let mut classes = if info.can(Capability::Classify) {
-        let (values, field) = ((&Modality::TEXT, sources), ("inputs", options.truncates()));
+        let (values, field) = ((&Modality::TEXT, sources), ("inputs", options.long_texts()));
         let classes = by_own_classes(&state, (model, &info), values, field).await?;
         classes.into_iter().map(|classes| scores(classes, raw_scores)).collect()
     } else {

@@ -6,6 +6,7 @@ use super::{
     tei_input::{TextBody, TextOptions},
 };
 use crate::{
+    cancellation::Cancellation,
     embed::check_count,
     encode::{self, Sample},
     engine::{Capability, ModelHandle, ModelInfo, Output},
@@ -115,27 +116,41 @@ async fn relevance(
         read_source(state, &Modality::TEXT, text, "texts").await?;
     }
     let processor = info.pairs.clone().ok_or_else(|| ApiError::internal("a reranker without pairs"))?;
-    let samples = state.decode(move || tokenize(&processor, &query, &texts, truncates)).await?;
+    let tokenize = move |cancellation: Cancellation<'_>| {
+        tokenize(&processor, (query.as_str(), texts.as_slice()), truncates, cancellation)
+    };
+    let samples = state.decode(tokenize).await?;
     let pending = encode::submit(model, info.generation, (&Modality::TEXT, Output::Relevance), samples)?;
     let logits = encode::rows(pending).await?.into_iter().flatten();
     Ok(logits.map(|logit| Relevance { logit }).collect())
 }
 
+/// Texts that are tokenized between two checks whether the request is cancelled.
+const TEXTS_AT_ONCE: usize = 64;
+
 /// A sample of the query with each of the texts.
 fn tokenize(
     processor: &PairProcessor,
-    query: &str,
-    texts: &[String],
+    (query, texts): (&str, &[String]),
     truncates: bool,
+    cancellation: Cancellation<'_>,
 ) -> Result<Vec<Sample>, ApiError> {
-    let pairs = processor.pairs(query, texts)?;
-    if !truncates && let Some((index, pair)) = pairs.iter().enumerate().find(|(_, pair)| pair.is_truncated) {
+    let mut samples = Vec::with_capacity(texts.len());
+    for part in texts.chunks(TEXTS_AT_ONCE) {
+        cancellation.check()?;
+        for pair in processor.pairs(query, part)? {
+            samples.push(sample(samples.len(), &pair, truncates)?);
+        }
+    }
+    Ok(samples)
+}
+
+fn sample(index: usize, pair: &TokenizedPair, truncates: bool) -> Result<Sample, ApiError> {
+    let length = pair.ids.len();
+    if pair.is_truncated && !truncates {
         let found = "a longer text with the query than the model takes";
-        let expected = format!("at most {} tokens together, or \"truncate\": true", pair.ids.len());
+        let expected = format!("at most {length} tokens together, or \"truncate\": true");
         return Err(ApiError::too_large(&format!("texts[{index}]"), found, expected));
     }
-    let sample = |(index, pair): (usize, TokenizedPair)| {
-        Ok(Sample { index, length: pair.ids.len(), tensor: pair.to_tensor()?.into_send()? })
-    };
-    pairs.into_iter().enumerate().map(sample).collect()
+    Ok(Sample { index, length, pixels: 0, seconds: 0.0, tensor: pair.to_tensor()?.into_send()? })
 }

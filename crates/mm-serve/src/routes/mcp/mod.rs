@@ -6,16 +6,13 @@
 mod inputs;
 mod tools;
 
-use super::body::in_time;
 use crate::{
     error::ApiError,
-    routes::body::rejected,
     state::{AppState, Shared},
 };
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, Request, State},
-    response::{IntoResponse, Response},
+    body::Body,
+    extract::Request,
     routing::{MethodRouter, post},
 };
 use rmcp::{
@@ -49,7 +46,7 @@ pub(super) fn route(state: &Shared) -> MethodRouter<Shared> {
     let shared = state.clone();
     let tools = move || Ok(Tools { state: shared.clone() });
     let service = Service::new(tools, std::sync::Arc::default(), config);
-    post(move |state, request| answer(state, request, service))
+    post(move |request: Request| async move { service.handle(request).await.map(Body::new) })
 }
 
 /// A message of JSON-RPC 2.0.
@@ -89,20 +86,6 @@ struct Message {
 )]
 #[allow(dead_code, reason = "describes the route, which rmcp answers")]
 pub(super) fn description() {}
-
-/// Reads the body within the time that a client has for it, and answers.
-async fn answer(State(state): State<Shared>, request: Request, service: Service) -> Response {
-    let (parts, body) = request.into_parts();
-    let request = Request::from_parts(parts.clone(), body);
-    let body = match in_time(&state, Bytes::from_request(request, &state)).await {
-        Ok(body) => body.map_err(rejected),
-        Err(error) => Err(error),
-    };
-    match body {
-        Ok(bytes) => service.handle(Request::from_parts(parts, Body::from(bytes))).await.map(Body::new),
-        Err(error) => error.into_response(),
-    }
-}
 
 /// The tools of a server.
 struct Tools {

@@ -79,18 +79,19 @@ pub(crate) async fn chat(
 ) -> Result<Response, ApiError> {
     let (model, info) = state.pool.find(request.model.as_deref(), Capability::Chat)?;
     refuse(&request.others, &unsupported::CHAT)?;
-    let conversation = Conversation::read(&state, &request.messages).await?;
+    // Before images and videos are decoded.
+    let choices = request.options.choices()?;
+    if request.stream && choices > 1 {
+        return Err(ApiError::invalid("n", choices, "1 with `stream`"));
+    }
+    let conversation = Conversation::read(&state, (model, &info), &request.messages).await?;
     let completion = Completion {
         id: completion_id(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
         model: info.name.clone(),
     };
-    let choices = request.options.choices()?;
     let (options, limits) = (request.options, state.limits.clone());
     if request.stream {
-        if choices > 1 {
-            return Err(ApiError::invalid("n", choices, "1 with `stream`"));
-        }
         let config = move |base: &GenerationConfig, room| options.over(base, &limits, Some(room), true);
         let include_usage = request.stream_options.and_then(|options| options.include_usage).unwrap_or_default();
         return stream(model, Chunks { completion, include_usage }, conversation, config, permit).await;
@@ -107,6 +108,8 @@ pub(crate) async fn chat(
         model.generate(Prompt::Chat(conversation.clone()), Box::new(overrides))
     };
     let asked = (0..choices).map(ask).collect::<Result<Vec<_>, _>>()?;
+    // The model drops its images and videos once it has encoded them.
+    drop(conversation);
     let mut answers = Vec::with_capacity(choices);
     for answer in asked {
         answers.push(answer.await?);

@@ -55,7 +55,7 @@ impl Chunks {
 /// The pipeline of a model that chats.
 fn pipeline(model: &LoadedModel) -> Result<&Pipeline, ApiError> {
     match model {
-        LoadedModel::Generator(pipeline) => Ok(pipeline),
+        LoadedModel::Pipeline(pipeline) => Ok(pipeline),
         _ => Err(ApiError::internal("a model that does not generate was asked to chat")),
     }
 }
@@ -124,6 +124,8 @@ pub(super) async fn stream(
             Ok(checked) => checked,
             Err(error) => return drop(begin.send(Err(error))),
         };
+        // Its images and videos are encoded.
+        drop(conversation);
         let _ = begin.send(Ok(()));
         // A client that has gone takes no parts.
         let send = |data: String| drop(sender.send(data));

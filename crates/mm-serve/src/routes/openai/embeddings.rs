@@ -5,9 +5,10 @@ use super::{
     unsupported::{self, refuse},
 };
 use crate::{
-    embed::{Preparation, embed, normalize},
+    embed::{Preparation, embed, normalize, shorten},
+    encode::LongTexts,
     engine::Capability,
-    error::{ApiError, Kind},
+    error::ApiError,
     routes::body::Body,
     state::Shared,
 };
@@ -72,24 +73,16 @@ impl EmbeddingRequest {
     /// How inputs become samples.
     fn preparation(&self) -> Preparation<'static> {
         let field = if self.messages.is_some() { "messages" } else { "input" };
-        Preparation {
-            truncates: self.truncate_prompt_tokens.is_some() || self.truncate == Some(true),
-            ..Preparation::of(field)
-        }
+        let cuts = self.truncate_prompt_tokens.is_some() || self.truncate == Some(true);
+        let long_texts = if cuts { LongTexts::Cut } else { LongTexts::RefuseAsContextLength };
+        Preparation { long_texts, ..Preparation::of(field) }
     }
 
     /// Shortens and scales vectors of a model.
     fn finish(&self, vectors: &mut [Vec<f32>], model: &str) -> Result<(), ApiError> {
-        let dim = vectors.first().map_or(0, Vec::len);
-        if let Some(dimensions) = self.dimensions.filter(|dimensions| *dimensions > dim) {
-            let expected = format!("1 to {dim}, those of model {model}");
-            return Err(ApiError::invalid("dimensions", dimensions, expected));
-        }
-        for vector in vectors {
-            vector.truncate(self.dimensions.unwrap_or(dim));
-            if self.dimensions.is_some() || self.normalized == Some(true) {
-                normalize(vector);
-            }
+        shorten(vectors, self.dimensions, model)?;
+        if self.dimensions.is_some() || self.normalized == Some(true) {
+            vectors.iter_mut().for_each(|vector| normalize(vector));
         }
         Ok(())
     }
@@ -162,8 +155,8 @@ pub(crate) async fn embeddings(
     let inputs = read_inputs(&state, given, request.modality.as_deref()).await?;
     let modalities: Vec<Modality> = inputs.iter().map(|(modality, _)| modality.clone()).collect();
     let (model, info) = state.pool.find_for(request.model.as_deref(), Capability::Embed, &modalities)?;
-    let embedded = embed(&state, (model, &info), inputs, request.preparation()).await;
-    let mut embedded = embedded.map_err(|error| as_context_length(error, &request))?;
+    info.check_dimensions(request.dimensions, &modalities)?;
+    let mut embedded = embed(&state, (model, &info), inputs, request.preparation()).await?;
     request.finish(&mut embedded.vectors, &info.name)?;
     let encode = |vector: Vec<f32>| match request.encoding_format {
         EncodingFormat::Float => EncodedVector::Float(vector),
@@ -176,14 +169,4 @@ pub(crate) async fn embeddings(
     let data = data.map(|(index, vector)| EmbeddingObject { object: "embedding", index, embedding: encode(vector) });
     let usage = Usage { prompt_tokens: embedded.tokens, total_tokens: embedded.tokens };
     Ok(Json(EmbeddingResponse { object: "list", data: data.collect(), model: info.name.clone(), usage }))
-}
-
-/// A text that is longer than the model takes, as OpenAI and vLLM refuse it. Nothing else is too large for the model: the
-/// number of inputs was checked before.
-fn as_context_length(error: ApiError, request: &EmbeddingRequest) -> ApiError {
-    if error.kind != Kind::TooLarge {
-        return error;
-    }
-    let message = error.message().replace("\"truncate\": true", "\"truncate_prompt_tokens\": -1");
-    ApiError::new(Kind::Invalid, message).with_param(request.preparation().field).with_code("context_length_exceeded")
 }

@@ -5,7 +5,6 @@ use crate::{
     engine::{Capability, Speech},
     error::{ApiError, Kind, shortened},
     media::{decode_recording, file_source},
-    routes::body::in_time,
     state::Shared,
 };
 use axum::{
@@ -69,7 +68,7 @@ pub(crate) async fn transcriptions(
         ApiError::new(Kind::Invalid, format!("the form cannot be read: {}", rejection.body_text()))
     };
     let form = form.map_err(no_form)?;
-    let form = in_time(&state, read(form)).await??;
+    let form = read(form).await?;
     let Some(file) = form.file else { return Err(ApiError::invalid("file", "none", "a recording")) };
     let Source::Bytes(file) = file_source(&state.limits, &Modality::AUDIO, file, "file")? else {
         return Err(ApiError::internal("an uploaded file is not bytes"));
@@ -102,10 +101,10 @@ pub(crate) async fn transcribe(
 ) -> Result<(Transcript, f64), ApiError> {
     let (model, _) = state.pool.find(model, Capability::Transcribe)?;
     let max_seconds = state.limits.max_audio_seconds;
-    let (source, seconds) = state.decode(move || decode_recording(&file, param, max_seconds)).await?;
+    let (source, seconds) = state.decode(move |_| decode_recording(&file, param, max_seconds)).await?;
     let TranscriptionOptions { language, temperature, timestamps } = options;
     let temperature = temperature.filter(|temperature| *temperature > 0.0);
-    Ok((model.transcribe(Speech { source, language, timestamps, temperature }).await?, seconds))
+    Ok((model.transcribe(Speech { source, seconds, language, timestamps, temperature }).await?, seconds))
 }
 
 /// Fields that change no transcript, or have a value that does not.

@@ -1,5 +1,6 @@
-//! What goes wrong: starting the server ([`Error`]), and one request ([`ApiError`]).
+//! An error of one request, and its body.
 
+use super::kind::Kind;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
@@ -7,79 +8,7 @@ use axum::{
 };
 use mm_core::describe_error;
 use serde_json::json;
-use std::{
-    error::Error as StdError,
-    fmt::Display,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-/// Why a server does not start. What caused an error is its [`source`](StdError::source).
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A setting is wrong.
-    #[error("{setting}: found {found}, expected {expected}")]
-    Setting {
-        /// The setting.
-        setting: String,
-        /// What was found.
-        found: String,
-        /// What was expected.
-        expected: String,
-    },
-    /// A file with settings cannot be read.
-    #[error("{}: cannot be read", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn StdError + Send + Sync>,
-    },
-    /// A model cannot be loaded.
-    #[error("model {name} cannot be loaded from {}", path.display())]
-    Model {
-        /// Its name.
-        name: String,
-        /// Its folder.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn StdError + Send + Sync>,
-    },
-    /// The store cannot be opened.
-    #[error("the store {location} cannot be opened")]
-    Store {
-        /// Where it is, without a password.
-        location: String,
-        /// Why.
-        source: Box<mm_index::Error>,
-    },
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}; another program may use the port: choose one with --port")]
-    Listen {
-        /// The address and port.
-        address: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The system does not give what a server needs: threads, signals.
-    #[error("the server cannot be started")]
-    System(#[from] io::Error),
-}
-
-/// The result of starting a server.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl Error {
-    pub(crate) fn setting(setting: impl Into<String>, found: impl Display, expected: impl Into<String>) -> Self {
-        Self::Setting { setting: setting.into(), found: found.to_string(), expected: expected.into() }
-    }
-
-    pub(crate) fn file(path: &Path, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::File { path: path.to_owned(), source: source.into() }
-    }
-}
+use std::{fmt::Display, sync::Arc};
 
 /// Characters of a client's value that a message repeats.
 const MAX_FOUND: usize = 80;
@@ -95,72 +24,6 @@ fn cut(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
-    }
-}
-
-/// Kinds of errors of a request, with the status of each on OpenAI's routes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The body is not what the route takes, or a value cannot be read.
-    Invalid,
-    /// No key, or an unknown one.
-    Unauthorized,
-    /// A page of another site asks, or a name of the server that is not its own.
-    Forbidden,
-    /// No such model, run, row or route.
-    NotFound,
-    /// The method is not one of the route's.
-    Method,
-    /// More bytes, inputs, pixels, seconds or tokens than the server takes.
-    TooLarge,
-    /// The client did not send its request in time.
-    Timeout,
-    /// As many requests as the server, or the key, may have.
-    Busy,
-    /// A fault of the server.
-    Internal,
-    /// Still loading, about to stop, or a store that others use or that cannot be reached.
-    Unavailable,
-    /// The disk of the store is full.
-    Full,
-}
-
-impl Kind {
-    pub(crate) fn status(self) -> StatusCode {
-        match self {
-            Self::Invalid => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Full => StatusCode::INSUFFICIENT_STORAGE,
-        }
-    }
-
-    /// `type` of OpenAI's error body.
-    fn openai_type(self) -> &'static str {
-        match self {
-            Self::Invalid | Self::NotFound | Self::Method | Self::TooLarge | Self::Timeout => "invalid_request_error",
-            Self::Unauthorized => "authentication_error",
-            Self::Forbidden => "permission_error",
-            Self::Busy => "rate_limit_error",
-            Self::Internal | Self::Unavailable | Self::Full => "server_error",
-        }
-    }
-
-    /// `error_type` of text-embeddings-inference's error body.
-    fn tei_type(self) -> &'static str {
-        match self {
-            Self::Busy => "Overloaded",
-            Self::Internal | Self::Full => "Backend",
-            Self::Unavailable => "Unhealthy",
-            _ => "Validation",
-        }
     }
 }
 
