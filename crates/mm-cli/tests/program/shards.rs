@@ -129,6 +129,32 @@ fn both_modalities_have_the_rows_that_have_both() {
 }
 
 #[test]
+fn a_shard_without_any_vector_has_a_record_alone() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    workspace.write("broken.png", b"not an image");
+    workspace.write("none.jsonl", r#"{"id": "x", "image": "broken.png", "note": "kept"}"#);
+    ok(&mm(&["data", "shard", "--data", "none.jsonl", "--out", "shards/d-000006"], folder));
+    std::fs::rename(folder.join("shards/d-000006-000000.tar"), folder.join("shards/d-000006.tar")).unwrap();
+    let shards = "shards/d-{000005..000006}.tar";
+    let embed = ["embed", "--model", "eyes", "--shards", shards, "--modality", "image", "--out", "out", "--json"];
+    let summary = json(&mm(&embed, folder));
+    assert_eq!((summary["vectors"].as_u64(), summary["left_out"].as_u64()), (Some(2), Some(1)), "{summary}");
+    let names: Vec<String> = files(&folder.join("out")).into_keys().collect();
+    assert_eq!(
+        names,
+        [
+            "img_emb/img_emb_d-000005.npy",
+            "metadata/metadata_d-000005.parquet",
+            "shards/d-000005.json",
+            "shards/d-000006.json"
+        ]
+    );
+    ok(&mm(&["embed", "--merge", "out", "--shards", shards, "--modality", "image", "--out", "all.npy"], folder));
+    assert_eq!(mm_data::read_npy(&folder.join("all.npy")).unwrap().shape()[0], 2);
+}
+
+#[test]
 fn shards_that_cannot_be_embedded_are_named() {
     let workspace = workspace();
     let folder = workspace.path();
@@ -149,6 +175,8 @@ fn shards_that_cannot_be_embedded_are_named() {
     let warned = text(&output).lines().find(|line| line.starts_with("warning: ")).unwrap().to_owned();
     assert_eq!(warned.matches("d-000002.tar").count(), 1, "{warned}");
     assert_eq!(std::fs::read_dir(folder.join("out/shards")).unwrap().count(), 5);
+    let failed = std::fs::read_to_string(folder.join("out/failed/d-000002.json")).unwrap();
+    assert!(failed.contains("shards/d-000002.tar") && failed.contains("\"reason\""), "{failed}");
     refused(
         &["embed", "--merge", "out", "--shards", SHARDS, "--modality", "image", "--out", "x.npy"],
         folder,
@@ -159,6 +187,7 @@ fn shards_that_cannot_be_embedded_are_named() {
     std::fs::write(folder.join("shards/d-000002.tar"), &whole).unwrap();
     let again = json(&embed(SHARDS, &["--json"]));
     assert_eq!((again["processed"].as_u64(), again["vectors"].as_u64()), (Some(1), Some(12)), "{again}");
+    assert_eq!(std::fs::read_dir(folder.join("out/failed")).unwrap().count(), 0);
     for seconds in ["-1", "0", "soon", "NaN", "1e300"] {
         let output = Command::new(env!("CARGO_BIN_EXE_mm"))
             .args(["embed", "--model", "eyes", "--shards", SHARDS, "--out", "out"])

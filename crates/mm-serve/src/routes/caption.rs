@@ -98,7 +98,8 @@ pub(crate) async fn caption(
         })
     };
     let medium = prepare_one(&state, (model, &info), raw).await?;
-    let caption = model.generate(Prompt::Caption { medium: Box::new(medium), start: prompt }, Box::new(overrides))?.await?;
+    let caption =
+        model.generate(Prompt::Caption { medium: Box::new(medium), start: prompt }, Box::new(overrides))?.await?;
     Ok(Json(CaptionResponse {
         text: caption.text.trim().to_owned(),
         score: caption.score,

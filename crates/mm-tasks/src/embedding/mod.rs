@@ -33,9 +33,9 @@ pub use options::{EmbedOptions, OutputFormat, with_suffix};
 pub(crate) use parquet::{ROW_GROUP_SIZE, write_optional, write_values};
 pub use row_list::RowList;
 pub use rows::{VectorRow, copy_rows, read_rows, rows_file};
+pub use shards::{EmbeddedShard, LeftOut, ShardJob, ShardsSummary, embedded_modalities};
 #[cfg(feature = "parquet")]
 pub(crate) use shards::{array_file, metadata_file};
-pub use shards::{EmbeddedShard, LeftOut, ShardJob, ShardsSummary, embedded_modalities};
 pub(crate) use values::{ValueVector, embed_values};
 
 use crate::{Error, Result};

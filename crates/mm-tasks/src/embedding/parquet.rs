@@ -34,11 +34,12 @@ struct EmbeddingColumn {
     repetition: Vec<i16>,
 }
 
-/// A table with the columns `id`, `row` (the number in the file) and the cells of some rows as texts.
+/// A table with the columns `id`, `row` (the number in the file) and the cells of some rows as texts. The columns are those
+/// of all rows: readers expect the same ones in each shard.
 pub(super) fn metadata_bytes(manifest: &Manifest, rows: &[usize]) -> ParquetResult<Vec<u8>> {
-    let rows: Vec<&Row> = rows.iter().map(|row| &manifest.rows[*row]).collect();
-    let texts = rows.iter().flat_map(|row| row.cells.texts());
+    let texts = manifest.rows.iter().flat_map(|row| row.cells.texts());
     let columns: BTreeSet<&str> = texts.map(|(column, _)| column).filter(|c| !["id", "row"].contains(c)).collect();
+    let rows: Vec<&Row> = rows.iter().map(|row| &manifest.rows[*row]).collect();
     let field = |name: &str, kind, repetition, logical| {
         let field = Type::primitive_type_builder(name, kind).with_repetition(repetition).with_logical_type(logical);
         field.build().map(Arc::new)

@@ -149,10 +149,9 @@ impl ShardJob<'_> {
 
     /// Embeds a shard; `None` when it was stopped.
     fn embed(&self, shard: &Shard<'_>) -> Result<Option<EmbeddedShard>> {
-        let Shard { name, file, lease, stop } = *shard;
-        let manifest = (self.open)(file)?;
+        let manifest = (self.open)(shard.file)?;
         let rows: Vec<usize> = (0..manifest.rows.len()).collect();
-        let Some(found) = embed_first_values(self, &manifest, &rows, stop)? else { return Ok(None) };
+        let Some(found) = embed_first_values(self, &manifest, &rows, shard.stop)? else { return Ok(None) };
         let (vectors, mut left_out) = by_row(&manifest, found);
         if self.options.fail_on_error
             && let Some(first) = left_out.first()
@@ -174,22 +173,40 @@ impl ShardJob<'_> {
             }
         }
         left_out.sort_by_key(|l| l.row);
+        let dims = self.write(shard, &manifest, &complete, &vectors)?;
+        let values = |row: &Row, m: &Modality| row.values.get(m).map_or(0, Vec::len);
+        let further =
+            manifest.rows.iter().flat_map(|row| self.modalities.iter().map(|m| values(row, m).saturating_sub(1)));
+        let further_values = further.sum();
+        Ok(Some(EmbeddedShard { vectors: complete.len(), dims, left_out, further_values }))
+    }
+
+    /// Writes the arrays and the table of the rows with all vectors, and returns the dimension of each modality. Of a shard
+    /// without any there are no files: embedding-reader passes over an empty array but not over its table, and would give
+    /// each later array the table of another shard.
+    fn write(
+        &self,
+        shard: &Shard<'_>,
+        manifest: &Manifest,
+        complete: &[usize],
+        vectors: &BTreeMap<(usize, Modality), Vec<f32>>,
+    ) -> Result<BTreeMap<String, usize>> {
         let mut dims = BTreeMap::new();
+        if complete.is_empty() {
+            return Ok(dims);
+        }
+        let Shard { name, lease, .. } = *shard;
         for modality in self.modalities {
             let values: Vec<&Vec<f32>> = complete.iter().map(|row| &vectors[&(*row, modality.clone())]).collect();
-            let dim = values.first().map_or(0, |v| v.len());
+            let dim = values[0].len();
             let mut bytes = mm_data::npy_header("<f4", &[values.len(), dim]);
             values.iter().flat_map(|v| v.iter()).for_each(|v| bytes.extend_from_slice(&v.to_le_bytes()));
             lease.write(&array_file(modality, name), &bytes)?;
             dims.insert(modality.to_string(), dim);
         }
         let metadata = metadata_file(name);
-        lease.write(&metadata, &metadata_bytes(&manifest, &complete).map_err(|e| Error::file(&metadata, e))?)?;
-        let values = |row: &Row, m: &Modality| row.values.get(m).map_or(0, Vec::len);
-        let further =
-            manifest.rows.iter().flat_map(|row| self.modalities.iter().map(|m| values(row, m).saturating_sub(1)));
-        let further_values = further.sum();
-        Ok(Some(EmbeddedShard { vectors: complete.len(), dims, left_out, further_values }))
+        lease.write(&metadata, &metadata_bytes(manifest, complete).map_err(|e| Error::file(&metadata, e))?)?;
+        Ok(dims)
     }
 }
 

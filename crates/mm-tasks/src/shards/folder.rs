@@ -40,6 +40,16 @@ const PROVENANCE: &str = "provenance.json";
 /// The folder of records.
 const RECORDS: &str = "shards";
 
+/// The folder that lists the shards that failed, `failed/NAME.json`.
+const FAILURES: &str = "failed";
+
+/// A shard that could not be processed.
+#[derive(Serialize)]
+struct FailureRecord<'a> {
+    file: &'a Path,
+    reason: &'a str,
+}
+
 fn record_file(name: &str) -> String {
     format!("{RECORDS}/{name}.json")
 }
@@ -97,8 +107,33 @@ impl ShardFolder {
     /// The names of the shards that have a record, from one listing: a worker that begins late does not ask for each of
     /// them.
     pub(super) fn recorded(&self) -> Result<BTreeSet<String>> {
-        let names = self.files.list(RECORDS).map_err(self.failed(RECORDS))?;
+        self.names_in(RECORDS)
+    }
+
+    /// The names of the files `NAME.json` in a folder.
+    fn names_in(&self, folder: &str) -> Result<BTreeSet<String>> {
+        let names = self.files.list(folder).map_err(self.failed(folder))?;
         Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(ToOwned::to_owned).collect())
+    }
+
+    /// Lists a shard among those that failed.
+    pub(super) fn add_failure(&self, name: &str, file: &Path, lease: &Lease, reason: &str) -> Result<()> {
+        let path = format!("{FAILURES}/{name}.json");
+        let text = serde_json::to_vec_pretty(&FailureRecord { file, reason });
+        lease.write(&path, &text.map_err(|e| Error::file(self.path.join(&path), e))?)
+    }
+
+    /// Removes the shards from the list of those that failed that are done by now.
+    pub(super) fn remove_done_failures(&self) -> Result<()> {
+        let failures = self.names_in(FAILURES)?;
+        if failures.is_empty() {
+            return Ok(());
+        }
+        for name in failures.intersection(&self.recorded()?) {
+            let path = format!("{FAILURES}/{name}.json");
+            self.files.remove(&path).map_err(self.failed(&path))?;
+        }
+        Ok(())
     }
 
     /// Whether a shard is done; one whose file has another size by now is not.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a worker that waits looks whether it is stopped.
+/// How often a worker that waits checks whether it is stopped.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What came of a shard.
@@ -120,6 +120,7 @@ pub fn run_worker<W: ShardWork>(
     }
     if !summary.stopped {
         leases.sweep()?;
+        folder.remove_done_failures()?;
     }
     Ok(summary)
 }
@@ -153,7 +154,9 @@ fn take<W: ShardWork>(
         Ok(ShardOutcome::Done(record)) => {
             folder.finish(name, file, &lease, record).map(|()| Taken::Processed).map_err(Into::into)
         }
-        Ok(ShardOutcome::Failed(reason)) => Ok(Taken::Failed(reason)),
+        Ok(ShardOutcome::Failed(reason)) => {
+            folder.add_failure(name, file, &lease, &reason).map(|()| Taken::Failed(reason)).map_err(Into::into)
+        }
         Ok(ShardOutcome::Stopped) => Ok(Taken::Stopped),
         Err(error) => Err(error),
     };
