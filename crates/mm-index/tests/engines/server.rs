@@ -63,8 +63,7 @@ impl Server {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = run(&programs, folder.path(), port);
+        let (port, process) = run_at_free_port(&programs, folder.path());
         let password = PASSWORD.replace(' ', "%20").replace('@', "%40");
         let server = Self {
             address: format!("postgres://mm:{password}@127.0.0.1:{port}/postgres"),
@@ -129,6 +128,23 @@ impl Drop for Server {
             own.process.wait().ok();
         }
     }
+}
+
+/// Runs the server at a port that nobody uses; at another one where a process took it in between.
+fn run_at_free_port(programs: &Path, folder: &Path) -> (u16, Child) {
+    let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+    for _ in 0..5 {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (mut process, started) = (run(programs, folder, port), Instant::now());
+        while process.try_wait().unwrap().is_none() {
+            if log().contains("ready to accept connections") {
+                return (port, process);
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "the server does not start: {}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    panic!("the server ends: {}", log());
 }
 
 fn run(programs: &Path, folder: &Path, port: u16) -> Child {
