@@ -13,6 +13,7 @@ mod embedding;
 mod generation;
 mod gradient_caching;
 mod index;
+mod index_export;
 mod index_import;
 #[cfg(unix)]
 mod index_postgres;

@@ -47,6 +47,11 @@ impl FieldType {
         }
     }
 
+    /// Whether a column of this type has a place for the value.
+    pub(super) fn holds(self, value: &Value) -> bool {
+        Self::of(value).is_none_or(|found| self.join(found) == self)
+    }
+
     pub(super) fn physical(self) -> PhysicalType {
         match self {
             Self::Bool => PhysicalType::BOOLEAN,

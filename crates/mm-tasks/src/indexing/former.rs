@@ -5,7 +5,7 @@ use super::version::{Version, add_values, digits, values_hash};
 use mm_core::Modality;
 use mm_data::Row;
 
-/// What follows a former version of a row that lacks a vector; it does not say which.
+/// What follows a former version of a row that lacks a vector; it does not state which.
 const INCOMPLETE: &str = ":incomplete";
 
 /// The data set and the hash of the values of a former version, and what follows them.
@@ -21,7 +21,7 @@ pub(super) fn is_former(stored: &str) -> bool {
 }
 
 /// What a former version is now, where the row still has the values that it was made of. These were of some modalities
-/// in one of these orders; it does not say of which. Cells are hashed as they were: a row whose cells are the same is not
+/// in one of these orders; it does not state of which. Cells are hashed as they were: a row whose cells are the same is not
 /// written again, so that its place in the graph stays. Its former version stays with it, and is read again by each call.
 pub(super) fn renewed(stored: &str, row: &Row, orders: &[&[Modality]]) -> Option<String> {
     let (source, values, cells) = parse(stored)?;

@@ -1,8 +1,9 @@
 //! Data sets in a store of mm-index: embedded row by row, and kept as the files change.
 //!
 //! Each row has a version: what its values and its cells were when it was embedded. A later call embeds only the values
-//! that changed, rewrites rows whose cells changed, and deletes those that are gone; vectors that it does not embed stay.
-//! Since every batch is on disk when the next one begins, an interrupted call is continued by the same call.
+//! that changed, rewrites rows whose cells changed, and deletes those that the data set does not have any more; vectors
+//! that it does not embed stay. Since every batch is on disk when the next one begins, an interrupted call is continued by
+//! the same call.
 
 mod arrays;
 mod clusters;
@@ -12,6 +13,7 @@ mod field_types;
 mod former;
 mod import;
 mod modalities;
+mod output_file;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod payload;
@@ -28,6 +30,7 @@ pub use clusters::{Assignment, Cluster, ClusterOptions, Clustering, cluster};
 pub use field_types::FieldTypes;
 pub use import::{Import, ImportOptions, ImportSummary, ImportedVector, UNNAMED_MODEL};
 pub use modalities::{common_modalities, store_config};
+pub use output_file::{CompleteFile, OutputFile, replace_together};
 #[cfg(feature = "parquet")]
 pub use parquet::ParquetRows;
 pub use report::{clusters_page, search_page};
@@ -58,7 +61,7 @@ pub struct IndexOptions {
     pub modalities: Vec<Modality>,
     /// Whether the first value that cannot be read is an error.
     pub fail_on_error: bool,
-    /// Whether rows that an earlier call wrote for the same data set and that are gone now are deleted.
+    /// Whether rows that an earlier call wrote for the same data set and that it does not have any more are deleted.
     pub delete_missing: bool,
     /// Whether rows that were not written for this data set are replaced where they have the ids of its rows; otherwise
     /// they are an error.
@@ -74,7 +77,7 @@ pub struct IndexSummary {
     pub changed: usize,
     /// Rows that are as they were.
     pub unchanged: usize,
-    /// Rows that are gone.
+    /// Rows that the data set does not have any more.
     pub deleted: usize,
     /// Of the rows that were embedded, those without any vector: words and filters alone find them.
     pub without_vectors: usize,
@@ -183,14 +186,14 @@ impl Update<'_> {
     /// Deletes the rows of this data set that it does not have any more.
     fn delete_missing(&self) -> Result<usize> {
         let present: HashSet<&str> = self.data.manifest.rows.iter().map(|row| row.id.as_str()).collect();
-        let is_gone = |(id, version): &(&String, &Option<String>)| {
+        let is_missing = |(id, version): &(&String, &Option<String>)| {
             self.is_of_this(version.as_deref()) && !present.contains(id.as_str())
         };
-        let gone: Vec<&str> = self.stored.iter().filter(is_gone).map(|(id, _)| id.as_str()).collect();
-        if gone.is_empty() {
+        let missing: Vec<&str> = self.stored.iter().filter(is_missing).map(|(id, _)| id.as_str()).collect();
+        if missing.is_empty() {
             return Ok(0);
         }
-        Ok(self.store.delete(&gone)?)
+        Ok(self.store.delete(&missing)?)
     }
 
     /// Writes rows again whose cells alone changed, with the vectors that they have.

@@ -87,13 +87,28 @@ impl<'a, W: Write + Send> ParquetRows<'a, W> {
     /// Adds a row, whose fields are among those given.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn add(&mut self, row: Row) -> Result<()> {
+    /// When it has another field, or one whose column has no place for its value, or it cannot be written.
+    pub fn add(&mut self, mut row: Row) -> Result<()> {
+        if let Some((name, _)) = row.payload.iter().find(|(name, value)| !self.holds(name, value)) {
+            let field = format!("row `{}`: field `{name}`", row.id);
+            let found = "a value that was not there when the types of the columns were read";
+            let refused = Error::invalid(field, found, "the same rows until the end of an export");
+            return Err(refused.with_hint("the store was written during the export; repeat it"));
+        }
+        // Other vectors are not written, and would be kept until the group is complete.
+        row.vectors.retain(|name, _| self.vector == Some(name.as_str()));
         self.rows.push(row);
         if self.rows.len() < ROW_GROUP_SIZE {
             return Ok(());
         }
         self.write_group().map_err(unwritten)
+    }
+
+    /// Whether a field has a column with a place for the value; a value that is null needs none.
+    fn holds(&self, field: &str, value: &Value) -> bool {
+        // They are sorted by name.
+        let found = self.fields.binary_search_by(|(name, _)| name.as_str().cmp(field));
+        value.is_null() || found.is_ok_and(|index| self.fields[index].1.holds(value))
     }
 
     /// Writes what is left and the end of the file, and returns what was written to.
@@ -223,6 +238,34 @@ fn write_vectors(column: &mut SerializedColumnWriter<'_>, rows: &[Row], name: &s
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn row(id: &str, payload: &Value) -> Row {
+        Row { payload: payload.as_object().unwrap().clone(), ..Row::new(id) }
+    }
+
+    #[test]
+    fn values_that_came_during_an_export_are_refused() {
+        let mut fields = FieldTypes::default();
+        fields.add(&row("a", &json!({"size": 1, "score": 0.5, "kind": "x", "any": []})).payload);
+        let mut file = ParquetRows::new(Vec::<u8>::new(), &fields, None).unwrap();
+        file.add(row("a", &json!({"size": 2, "score": 3, "kind": null, "any": "x", "other": null}))).unwrap();
+        for changed in [json!({"size": "1"}), json!({"kind": 1}), json!({"size": 0.5}), json!({"year": 1999})] {
+            let refused = file.add(row("b", &changed)).unwrap_err().to_string();
+            assert!(refused.contains("row `b`: field `") && refused.contains("repeat it"), "{refused}");
+        }
+        assert_eq!(file.rows.len(), 1);
+    }
+
+    #[test]
+    fn only_vectors_that_are_written_are_kept() {
+        let fields = FieldTypes::default();
+        for (vector, kept) in [(None, vec![]), (Some("text"), vec!["text"])] {
+            let mut file = ParquetRows::new(Vec::<u8>::new(), &fields, vector).unwrap();
+            let row = Row::new("a").with_vector("image", vec![1.0]).with_vector("text", vec![1.0]);
+            file.add(row).unwrap();
+            assert_eq!(file.rows[0].vectors.keys().collect::<Vec<_>>(), kept);
+        }
+    }
 
     #[test]
     fn values_that_no_column_type_holds_are_json() {

@@ -1,10 +1,10 @@
 //! Rows of a store as a folder of arrays and a table, with the names of files and columns that clip-retrieval
-//! (<https://github.com/rom1504/clip-retrieval>) and `mm embed --shards` write and autofaiss reads.
+//! (<https://github.com/rom1504/clip-retrieval>) and `mm embed --shards` write.
 
-use super::{ArrayWriter, FieldTypes, ParquetRows};
+use super::{ArrayWriter, FieldTypes, OutputFile, ParquetRows, replace_together};
 use crate::{
     Error, Result,
-    embedding::{array_file, metadata_file, with_suffix},
+    embedding::{array_file, metadata_file},
     error::io_error,
     provenance::Provenance,
     shards::ShardFolder,
@@ -14,8 +14,6 @@ use mm_index::{Row, StoreConfig};
 use serde_json::json;
 use std::{
     collections::BTreeSet,
-    fs::File,
-    io::{self, BufWriter, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -25,22 +23,26 @@ const COMMAND: &str = "index export";
 /// The one shard of an export.
 const SHARD: &str = "0";
 
+/// The prefix that stands for vectors `image` in names of files, so that vectors of this name would be read as those.
+const IMAGE_PREFIX: &str = "img";
+
+/// Where [`ShardFolder`] writes what is not complete yet.
+const UNFINISHED: &str = "leases";
+
 /// Writes rows as `img_emb/img_emb_0.npy`, `text_emb/text_emb_0.npy` (one for each named vector) and
 /// `metadata/metadata_0.parquet`, which correspond row by row. The table has the columns `id`, `caption` (the text of a
 /// row), `image_path` (of the field `image_path` or `image`, or the file of a row that is an image) and one for each
 /// field. The files of an earlier export are replaced when all are complete.
 pub struct VectorFolder<'a> {
-    path: PathBuf,
     arrays: Vec<Array>,
-    metadata: ParquetRows<'a, BufWriter<File>>,
-    metadata_file: PartialFile,
+    metadata: ParquetRows<'a, OutputFile>,
 }
 
 /// The vectors of a name.
 struct Array {
     name: String,
-    writer: ArrayWriter<BufWriter<File>>,
-    file: PartialFile,
+    path: PathBuf,
+    writer: ArrayWriter<OutputFile>,
 }
 
 impl<'a> VectorFolder<'a> {
@@ -48,9 +50,26 @@ impl<'a> VectorFolder<'a> {
     /// `mm embed --shards` records it.
     ///
     /// # Errors
-    /// When the store lacks one of the vectors or may have several of them in a row, the folder holds other files than
-    /// those of an export of the same vectors, or it cannot be written.
+    /// When a folder cannot hold the vectors ([`Self::check`]), it has other files than those of an export of the same
+    /// vectors, or it cannot be written.
     pub fn create(path: &Path, config: &StoreConfig, names: &[String], fields: &'a FieldTypes) -> Result<Self> {
+        Self::check(config, names)?;
+        prepare(path, config, names)?;
+        let array = |name: &String| -> Result<Array> {
+            let path = path.join(array_file(&Modality::from(name.as_str()), SHARD));
+            let writer = ArrayWriter::new(output(&path)?, config.vector(name)?.dim).map_err(io_error(&path))?;
+            Ok(Array { name: name.clone(), path, writer })
+        };
+        let arrays = names.iter().map(array).collect::<Result<_>>()?;
+        let metadata = ParquetRows::next_to_arrays(output(&path.join(metadata_file(SHARD)))?, fields)?;
+        Ok(Self { arrays, metadata })
+    }
+
+    /// Refuses vectors that a folder cannot hold.
+    ///
+    /// # Errors
+    /// When there are none, the store lacks one or may have several of them in a row, or a name stands for others.
+    pub fn check(config: &StoreConfig, names: &[String]) -> Result<()> {
         if names.is_empty() {
             return Err(Error::invalid("modality", "none", "at least one of the vectors of the store"));
         }
@@ -60,17 +79,13 @@ impl<'a> VectorFolder<'a> {
                     "one: a row of this format has one vector of each modality; .jsonl and .npy have several";
                 return Err(Error::invalid(format!("vectors `{name}`"), "several in a row", expected));
             }
+            if name == IMAGE_PREFIX {
+                let expected =
+                    "another name: a folder names vectors `image` so; .jsonl, .parquet and .npy take any name";
+                return Err(Error::invalid("vectors", format!("the name `{name}`"), expected));
+            }
         }
-        prepare(path, config, names)?;
-        let array = |name: &String| -> Result<Array> {
-            let (file, out) = PartialFile::create(path.join(array_file(&Modality::from(name.as_str()), SHARD)))?;
-            let writer = ArrayWriter::new(out, config.vector(name)?.dim).map_err(io_error(&file.path))?;
-            Ok(Array { name: name.clone(), writer, file })
-        };
-        let arrays = names.iter().map(array).collect::<Result<_>>()?;
-        let (metadata_file, out) = PartialFile::create(path.join(metadata_file(SHARD)))?;
-        let metadata = ParquetRows::next_to_arrays(out, fields)?;
-        Ok(Self { path: path.to_owned(), arrays, metadata, metadata_file })
+        Ok(())
     }
 
     /// Adds a row if it has all of the vectors; whether it has.
@@ -83,7 +98,7 @@ impl<'a> VectorFolder<'a> {
         }
         for array in &mut self.arrays {
             let vector = vector_of(&row, &array.name).unwrap_or_default();
-            array.writer.add(vector).map_err(io_error(&array.file.path))?;
+            array.writer.add(vector).map_err(io_error(&array.path))?;
         }
         self.metadata.add(row)?;
         Ok(true)
@@ -92,22 +107,23 @@ impl<'a> VectorFolder<'a> {
     /// Completes the files; returns the number of rows.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// When there is no row, or the files cannot be written.
     pub fn finish(self) -> Result<usize> {
         let rows = self.arrays.first().map_or(0, |array| array.writer.count());
+        if rows == 0 {
+            let names: Vec<&str> = self.arrays.iter().map(|array| array.name.as_str()).collect();
+            return Err(Error::invalid(
+                "rows",
+                format!("none with a vector of {}", names.join(" and ")),
+                "at least one",
+            ));
+        }
         let mut complete = Vec::with_capacity(self.arrays.len());
-        for Array { writer, file, .. } in self.arrays {
-            let out = writer.finish().map_err(io_error(&file.path))?;
-            complete.push(file.flush(out)?);
+        for Array { writer, path, .. } in self.arrays {
+            complete.push(writer.finish().map_err(io_error(&path))?.complete()?);
         }
-        let metadata = self.metadata_file.flush(self.metadata.finish()?)?;
         // Without its table, a folder is incomplete: arrays and tables of two exports are not taken for one.
-        let table = self.path.join(metadata_file(SHARD));
-        match std::fs::remove_file(&table) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io_error(&table)(error)),
-            _ => {}
-        }
-        complete.into_iter().chain([metadata]).try_for_each(PartialFile::rename)?;
+        replace_together(complete, self.metadata.finish()?.complete()?)?;
         Ok(rows)
     }
 }
@@ -131,39 +147,16 @@ fn prepare(path: &Path, config: &StoreConfig, names: &[String]) -> Result<()> {
     // No model where there are several, or it is not known of all vectors.
     let model = models.first().filter(|_| is_known && models.len() == 1).copied().unwrap_or_default();
     let options = [("modalities".to_owned(), json!(names))].into_iter().collect();
-    folder.prepare(&Provenance { command: COMMAND.into(), model: model.into(), options, table: String::new() })
+    folder.prepare(&Provenance { command: COMMAND.into(), model: model.into(), options, table: String::new() })?;
+    // Only where it is empty; an export has no workers.
+    let _ = std::fs::remove_dir(path.join(UNFINISHED));
+    Ok(())
 }
 
-/// A file that takes the place of another one when it is complete; it is deleted where it does not get that far.
-struct PartialFile {
-    path: PathBuf,
-    partial: PathBuf,
-}
-
-impl PartialFile {
-    fn create(path: PathBuf) -> Result<(Self, BufWriter<File>)> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(io_error(folder))?;
-        }
-        let partial = with_suffix(&path, ".new");
-        let out = File::create(&partial).map_err(io_error(&path))?;
-        Ok((Self { path, partial }, BufWriter::new(out)))
+/// A file of the folder, in a folder of its own.
+fn output(path: &Path) -> Result<OutputFile> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(io_error(folder))?;
     }
-
-    /// Brings it to the disk.
-    fn flush(self, out: BufWriter<File>) -> Result<Self> {
-        let flush = || -> io::Result<()> { out.into_inner()?.sync_all() };
-        flush().map_err(io_error(&self.path))?;
-        Ok(self)
-    }
-
-    fn rename(self) -> Result<()> {
-        std::fs::rename(&self.partial, &self.path).map_err(io_error(&self.path))
-    }
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.partial);
-    }
+    OutputFile::create(path)
 }

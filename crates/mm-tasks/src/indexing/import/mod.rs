@@ -33,7 +33,7 @@ pub const UNNAMED_MODEL: &str = "unknown";
 /// How files of vectors are read.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// The name of vectors whose files do not say it.
+    /// The name of vectors whose files do not state it.
     pub modality: Option<String>,
     /// The column of ids; when absent the first of `id`, `key`, `image_path` and `path` that a row has, else its number
     /// behind `id_prefix`.
@@ -55,13 +55,13 @@ pub struct ImportedVector {
     pub dim: usize,
     /// Whether a row has several.
     pub multi: bool,
-    /// Fingerprint of the model that made them, where files say it.
+    /// Fingerprint of the model that made them, where files state it.
     pub model: Option<String>,
-    /// Whether some are of files that do not say which model made them.
+    /// Whether some are of files that do not state which model made them.
     pub of_unknown: bool,
 }
 
-/// The result of an import: numbers of rows, and of vectors that the files say are missing.
+/// The result of an import: numbers of rows, and of vectors that the files state are missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportSummary {
     /// Rows that are new.
@@ -89,7 +89,7 @@ pub struct Import {
 }
 
 impl ImportedVector {
-    /// The model that made them, where files say it; its name is not known.
+    /// The model that made them, where files state it; its name is not known.
     pub fn model(&self) -> Option<Model> {
         self.model.clone().map(|fingerprint| Model { name: UNNAMED_MODEL.to_owned(), fingerprint })
     }

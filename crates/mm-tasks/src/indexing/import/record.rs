@@ -15,7 +15,7 @@ pub(super) struct Record {
     pub(super) is_numbered: bool,
     /// By name, in the order in which they come.
     pub(super) vectors: Vec<(String, Vec<f32>)>,
-    /// Vectors that the files say are missing.
+    /// Vectors that the files state are missing.
     pub(super) missing: usize,
     pub(super) payload: Payload,
     /// Whether the fields have the types that they had in a store: texts of digits are texts.

@@ -54,7 +54,7 @@ fn for_each_row(path: &Path, each: &mut dyn FnMut(Cells, Option<Layout>) -> Resu
         number += 1;
         for column in &json {
             if let Some(Value::String(text)) = cells.get(column) {
-                let expected = format!("the JSON that the type of column `{column}` says");
+                let expected = format!("JSON, the type of the column `{column}`");
                 let refused = |e| Error::file(path, format!("row {number}: found {text}, expected {expected}: {e}"));
                 let value = serde_json::from_str(text).map_err(refused)?;
                 cells.insert(column.clone(), value);
@@ -72,7 +72,7 @@ fn stated_columns(_: &Path) -> Result<StatedColumns> {
 
 fn name_of(given: Option<String>, options: &ImportOptions, path: &Path) -> Result<String> {
     given.or_else(|| options.modality.clone()).ok_or_else(|| {
-        let found = format!("not given, and {} does not say it", path.display());
+        let found = format!("not given, and {} does not state it", path.display());
         Error::invalid("modality", found, "the name of the vectors, for instance image or text (--modality)")
     })
 }

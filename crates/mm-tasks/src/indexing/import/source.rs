@@ -15,13 +15,13 @@ use std::{
 pub(super) enum Part {
     /// Arrays `[rows, dim]`.
     Arrays {
-        /// Each with the name of its vectors; absent where the rows or the caller say it.
+        /// Each with the name of its vectors; absent where the rows or the caller state it.
         arrays: Vec<(Option<String>, PathBuf)>,
         /// The table with a row for each of theirs; rows are numbered where there is none.
         rows: Option<PathBuf>,
         /// What the ids of rows begin with that no table names: before their numbers.
         prefix: String,
-        /// Fingerprint of the model that made them, where the folder says it.
+        /// Fingerprint of the model that made them, where the folder states it.
         model: Option<String>,
     },
     /// A table with a column of vectors.
@@ -44,7 +44,7 @@ impl Part {
         }
     }
 
-    /// Fingerprint of the model that made the vectors, where the files say it.
+    /// Fingerprint of the model that made the vectors, where the files state it.
     pub(super) fn model(&self) -> Option<&str> {
         match self {
             Self::Table { .. } => None,

@@ -6,7 +6,7 @@ use super::{
 };
 use mm_index::{Payload, Quantization, Row, StoreConfig, VectorConfig, Vectors};
 use serde_json::{Value, json};
-use std::{fs::File, path::Path, sync::atomic::AtomicBool};
+use std::{collections::BTreeSet, fs::File, path::Path, sync::atomic::AtomicBool};
 
 const VECTORS: [[f32; 2]; 3] = [[0.6, 0.8], [1.0, 0.0], [-0.6, 0.8]];
 
@@ -105,8 +105,14 @@ fn a_folder_has_the_rows_with_all_vectors() {
     files.add(of_both()).unwrap();
     drop(files);
     assert_eq!(imported(&path, None).len(), 1);
-    let partial = |name: &str| path.join(format!("{name}.new")).exists();
-    assert!(!partial("img_emb/img_emb_0.npy") && !partial("metadata/metadata_0.parquet"));
+    let files_of = |folder: &Path| -> Vec<String> {
+        let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    // No temporary file, and no folder of workers.
+    assert_eq!(files_of(&path), ["img_emb", "metadata", "provenance.json", "text_emb"]);
+    assert_eq!(files_of(&path.join("img_emb")), ["img_emb_0.npy"]);
+    assert_eq!(files_of(&path.join("metadata")), ["metadata_0.parquet"]);
     let refused = |path: &Path, config: &StoreConfig, names: &[String]| {
         VectorFolder::create(path, config, names, &fields).err().unwrap().to_string()
     };
@@ -114,6 +120,17 @@ fn a_folder_has_the_rows_with_all_vectors() {
     std::fs::create_dir(folder.path().join("other")).unwrap();
     std::fs::write(folder.path().join("other/file"), "").unwrap();
     assert!(refused(&folder.path().join("other"), &config, &names).contains("expected a new or an empty folder"));
+    // A folder without rows is no export, and the former files stay.
+    let mut empty = VectorFolder::create(&path, &config, &names, &fields).unwrap();
+    assert!(!empty.add(of_image()).unwrap());
+    let message = empty.finish().unwrap_err().to_string();
+    assert!(message.contains("rows: found none with a vector of image and text"), "{message}");
+    assert_eq!(imported(&path, None).len(), 1);
+    // `img_emb` has the vectors `image`.
+    let img = StoreConfig { vectors: [vector("img")].into() };
+    let message = refused(&folder.path().join("img"), &img, &["img".to_owned()]);
+    assert!(message.contains("found the name `img`, expected another name"), "{message}");
+    assert!(!folder.path().join("img").exists());
     config.vectors.get_mut("text").unwrap().multi = true;
     assert!(refused(&path, &config, &names).contains("vectors `text`: found several in a row"));
 }
