@@ -184,7 +184,7 @@ mod tests {
     fn transcripts_are_batched_by_seconds() {
         let pending = |seconds: f64| {
             let source = Source::Value(serde_json::Value::Null);
-            let input = Speech { source, seconds, language: None, timestamps: false, temperature: None };
+            let input = Speech { source, seconds, language: None, timestamps: false, temperature: None, permit: None };
             let cost = Cost { rows: 1, seconds, ..Cost::default() };
             TranscribeJob { input, cost, reply: oneshot::channel().0 }
         };

@@ -85,9 +85,12 @@ impl ModelInfo {
     }
 }
 
-/// Images, recordings and videos that are decoded before a model takes them: those of several batches, since decoded
-/// values may take much more memory than their files.
+/// Images and videos that are decoded before a model takes them, those of several batches: decoded values may take much
+/// more memory than their files.
 const MAX_DECODED: usize = 64;
+
+/// A recording counts as so many images: half an hour of samples takes some 100 MB.
+const RECORDING_PERMITS: usize = 8;
 
 /// A model of the server.
 pub(crate) struct ModelHandle {
@@ -104,10 +107,15 @@ impl ModelHandle {
         Self { name: name.to_owned(), info: RwLock::default(), queue: Queue::default(), decoded }
     }
 
-    /// Waits until so many images, recordings and videos may be decoded for the model; a request with more than
-    /// [`MAX_DECODED`] waits until no other has any. They count until the permit is dropped.
-    pub(crate) async fn admit_decoded(&self, count: usize) -> Result<Arc<OwnedSemaphorePermit>, ApiError> {
-        let permits = count.clamp(1, MAX_DECODED) as u32;
+    /// Waits until so many images and videos, and recordings, may be decoded for the model, where they are decoded before it
+    /// takes them (captions, answers, chats, predictions and transcripts); a request with more than [`MAX_DECODED`] waits until
+    /// no other has any. They count until the permit is dropped.
+    pub(crate) async fn admit_decoded(
+        &self,
+        images: usize,
+        recordings: usize,
+    ) -> Result<Arc<OwnedSemaphorePermit>, ApiError> {
+        let permits = (images + recordings * RECORDING_PERMITS).clamp(1, MAX_DECODED) as u32;
         // The semaphore is never closed.
         let permit = self.decoded.clone().acquire_many_owned(permits).await.map_err(ApiError::internal)?;
         Ok(Arc::new(permit))

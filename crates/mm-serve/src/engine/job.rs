@@ -5,7 +5,7 @@ use crate::{conversation::Conversation, error::ApiError};
 use mm_core::{Modality, SendTensor, Source};
 use mm_reason::{Attribution, Generation, ScoredAnswer, generate::GenerationConfig, pretrained::Transcript};
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What an encoder computes of each sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,9 @@ pub(crate) struct Speech {
     pub(crate) timestamps: bool,
     /// Sampled at this temperature; the most likely tokens when absent.
     pub(crate) temperature: Option<f64>,
+    /// Held while the decoded recording waits.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// One request of those that a model computes together.

@@ -48,23 +48,25 @@ impl CheckpointSample {
 }
 
 impl Medium {
-    /// Decodes a value for a model, a recording up to `max_audio_seconds`. Called in the threads that decode.
+    /// Decodes a value for a model, a recording up to `max_audio_seconds`. Called in the threads that decode. What is kept
+    /// is the sample and the file: the waveform of a recording may be a thousand times as large as its file.
     ///
     /// # Errors
     /// When it cannot be decoded.
     pub(crate) fn decode(info: &ModelInfo, raw: RawMedium, max_audio_seconds: f64) -> Result<Self, ApiError> {
         let mut medium = Self::undecoded(raw);
+        let mut decoded = medium.source.clone();
         if medium.modality == Modality::AUDIO {
-            (medium.source, medium.seconds) = limited_recording(medium.source, &medium.param, max_audio_seconds)?;
+            (decoded, medium.seconds) = limited_recording(decoded, &medium.param, max_audio_seconds)?;
         }
         if let Some(processor) = info.processors.get(&medium.modality) {
-            let tensor = sample_of(processor.as_ref(), &medium.source, &medium.param)?;
+            let tensor = sample_of(processor.as_ref(), &decoded, &medium.param)?;
             medium.pixels = num_pixels(&medium.modality, &tensor);
             let tensor = Mutex::new(Some(tensor.into_send()?));
             medium.sample = Some(CheckpointSample { processor: processor.clone(), tensor });
         }
         for reader in info.read_ahead.get(&medium.modality).into_iter().flatten() {
-            let kept = reader.keep(&medium.source);
+            let kept = reader.keep(&medium.source, &decoded);
             let kept = kept.map_err(|error| ApiError::from(error).with_param(&medium.param))?;
             medium.kept.extend(kept);
         }
@@ -127,11 +129,15 @@ impl Medium {
 
 /// The images and videos of a conversation as a checkpoint encodes them; `None` where there are none.
 pub(super) fn encode_conversation(pipeline: &Pipeline, media: &[Medium]) -> Result<Option<EncodedMedia>, ApiError> {
-    let tensors = media.iter().map(|medium| medium.take(pipeline)).collect::<Result<Vec<_>, _>>()?;
-    let samples: Vec<(&Modality, &Tensor)> = media.iter().map(Medium::modality).zip(&tensors).collect();
-    let encoded = pipeline.encode_conversation_samples(&samples);
+    let mut tensors = Vec::new();
+    let taken = media.iter().try_for_each(|medium| medium.take(pipeline).map(|tensor| tensors.push(tensor)));
+    let encoded = taken.and_then(|()| {
+        let samples: Vec<(&Modality, &Tensor)> = media.iter().map(Medium::modality).zip(&tensors).collect();
+        Ok(pipeline.encode_conversation_samples(&samples)?)
+    });
+    // Those that were taken before an error too.
     for (medium, tensor) in media.iter().zip(tensors) {
         medium.put_back(pipeline, tensor);
     }
-    Ok(encoded?)
+    encoded
 }

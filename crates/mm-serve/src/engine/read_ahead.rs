@@ -59,14 +59,15 @@ impl ReadAhead {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the sample of a file, and keeps it for the thread of the run; `None` where the value is no file.
+    /// Makes the sample of a file from what it was decoded to, and keeps it for the thread of the run, which asks for that of
+    /// the file; `None` where the value is no file.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn keep(self: &Arc<Self>, source: &Source) -> Result<Option<Kept>> {
-        let Some(digest) = digest(source) else { return Ok(None) };
+    pub(super) fn keep(self: &Arc<Self>, file: &Source, decoded: &Source) -> Result<Option<Kept>> {
+        let Some(digest) = digest(file) else { return Ok(None) };
         if !self.use_shared(digest) {
-            let sample = process_catching_panics(self.processor.as_ref(), source, &mut ProcessContext::eval());
+            let sample = process_catching_panics(self.processor.as_ref(), decoded, &mut ProcessContext::eval());
             // Noted in this thread; runs cut longer values.
             take_truncated();
             let sample = Some(sample?.into_send()?);
@@ -229,7 +230,7 @@ mod tests {
             reader.process(source, &mut ProcessContext::eval()).unwrap().to_vec().unwrap()
         };
         // In another thread; two requests have the same file.
-        let keep = || reader.keep(&file(b"four")).unwrap().unwrap();
+        let keep = || reader.keep(&file(b"four"), &file(b"four")).unwrap().unwrap();
         let (first, second) = std::thread::scope(|scope| scope.spawn(|| (keep(), keep())).join().unwrap());
         assert_eq!(calls(), 1);
         drop(first);
@@ -239,8 +240,8 @@ mod tests {
         assert!(reader.samples().is_empty());
         assert_eq!((length(&file(b"four")), calls()), (vec![4], 3));
         // What cannot be read is an error, and what is no file is not read ahead.
-        assert!(reader.keep(&file(b"")).is_err());
-        assert!(reader.keep(&Source::Text("a".into())).unwrap().is_none());
+        assert!(reader.keep(&file(b""), &file(b"")).is_err());
+        assert!(reader.keep(&Source::Text("a".into()), &Source::Text("a".into())).unwrap().is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::{
     error::{ApiError, Kind},
     state::AppState,
 };
+use mm_core::Modality;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -58,7 +59,8 @@ async fn prepare_by(
     if values.is_empty() {
         return Ok(Vec::new());
     }
-    let permit = model.admit_decoded(values.len()).await?;
+    let recordings = values.iter().filter(|value| value.modality == Modality::AUDIO).count();
+    let permit = model.admit_decoded(values.len() - recordings, recordings).await?;
     let (info, max_audio_seconds) = (info.clone(), state.limits.max_audio_seconds);
     let media = state.decode(move |cancellation| {
         let medium = |value: RawMedium| -> Result<Medium, ApiError> {

@@ -101,10 +101,11 @@ pub(crate) async fn transcribe(
 ) -> Result<(Transcript, f64), ApiError> {
     let (model, _) = state.pool.find(model, Capability::Transcribe)?;
     let max_seconds = state.limits.max_audio_seconds;
+    let permit = Some(model.admit_decoded(0, 1).await?);
     let (source, seconds) = state.decode(move |_| decode_recording(&file, param, max_seconds)).await?;
     let TranscriptionOptions { language, temperature, timestamps } = options;
     let temperature = temperature.filter(|temperature| *temperature > 0.0);
-    Ok((model.transcribe(Speech { source, seconds, language, timestamps, temperature }).await?, seconds))
+    Ok((model.transcribe(Speech { source, seconds, language, timestamps, temperature, permit }).await?, seconds))
 }
 
 /// Fields that change no transcript, or have a value that does not.
