@@ -1,11 +1,13 @@
 //! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8] [DIR [VECTORS.npy]]` writes clustered vectors of unit length,
 //! or those of a file (repeated with noise where they are fewer; the last 1,000 are the queries), with a field and a text, optimizes, and prints times, sizes, recall and latencies as a table. With DIR the store stays
-//! there, next to `vectors.npy`, `queries.npy` and `settings.json` for other libraries (benches/index.py). `index query DIR THREADS
-//! CANDIDATES` answers the queries of such a folder, and prints queries a second and the rows found as JSON.
+//! there, next to `vectors.npy`, `queries.npy` and `settings.json` for other libraries (benches/index.py). DIR may be the address of
+//! a database (`postgres://…?schema=NEW`). `index query DIR THREADS CANDIDATES` answers the queries of such a folder, and prints
+//! queries a second and the rows found as JSON.
 
 use mm_core::seed::Rng;
 use mm_index::{
-    Filter, OptimizeOptions, Quantization, Query, Row, SearchSettings, SqliteStore, Store, StoreConfig, VectorConfig,
+    Filter, OptimizeOptions, PostgresStore, Quantization, Query, Row, SearchSettings, SqliteStore, Store, StoreConfig,
+    VectorConfig,
 };
 use std::{
     collections::HashSet,
@@ -129,6 +131,9 @@ fn main() -> Outcome<()> {
         Some(other) => return Err(format!("found {other}, expected f16 or i8").into()),
     };
     let space = arguments.get(4).map_or_else(|| Ok(Space::clusters(dim)), |file| Space::read(Path::new(file), dim))?;
+    if let Some(address) = arguments.get(3).filter(|location| is_database(Path::new(location))) {
+        return measure(Path::new(address), rows, &space, quantization);
+    }
     if let Some(folder) = arguments.get(3).map(PathBuf::from) {
         std::fs::create_dir_all(&folder)?;
         save(&folder.join("vectors.npy"), rows, Vectors::rows(&space))?;
@@ -187,13 +192,24 @@ fn answer(folder: &Path, threads: usize, candidates: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn measure(folder: &Path, rows: usize, space: &Space, quantization: Quantization) -> Outcome<()> {
+fn is_database(location: &Path) -> bool {
+    location.to_string_lossy().starts_with("postgres://")
+}
+
+fn open(location: &Path, settings: SearchSettings) -> Outcome<Box<dyn Store>> {
+    if is_database(location) {
+        return Ok(Box::new(PostgresStore::open(&location.to_string_lossy())?.with_settings(settings)));
+    }
+    Ok(Box::new(SqliteStore::open(location)?.with_settings(settings)))
+}
+
+fn measure(location: &Path, rows: usize, space: &Space, quantization: Quantization) -> Outcome<()> {
     let dim = space.dim();
     let line = |name: &str, value: String| println!("{name:44} {value}");
     line("rows, width, graph", format!("{rows} x {dim}, {quantization:?}"));
     let config = VectorConfig { quantization, ..VectorConfig::cosine(dim) };
-    let store = SqliteStore::create(folder, &StoreConfig::new("v", config))?;
-    line("upsert, rows a second", format!("{:.0}", rows as f64 / fill(&store, rows, space)?));
+    let store = mm_index::create(location, &StoreConfig::new("v", config))?;
+    line("upsert, rows a second", format!("{:.0}", rows as f64 / fill(store.as_ref(), rows, space)?));
     let started = Instant::now();
     let options = OptimizeOptions { stop: &AtomicBool::new(false), rebuild: true };
     let optimized = store.optimize(&options, &mut |_, _, _| {})?;
@@ -204,18 +220,18 @@ fn measure(folder: &Path, rows: usize, space: &Space, quantization: Quantization
     );
     // The graph for any number of rows, and never the graph.
     let graph = SearchSettings { exact_below: 0, ..SearchSettings::default() };
-    let exact = SqliteStore::open(folder)?.with_settings(SearchSettings { exact_below: usize::MAX, ..graph });
-    let store = store.with_settings(graph);
+    let exact = open(location, SearchSettings { exact_below: usize::MAX, ..graph })?;
+    let store = open(location, graph)?;
     // Rows of any vectors, and those around a tenth of the centers, from which most queries are far.
     let filters = ["part < 0.001", "part < 0.01", "part < 0.1", "part < 0.5", "kind < 100"];
     for filter in std::iter::once(None).chain(filters.into_iter().map(Some)) {
         let filter = filter.map(|text| (text, Filter::parse(text)));
         let name = filter.as_ref().map_or("no filter", |(text, _)| text);
         let filter = filter.as_ref().map(|(_, filter)| filter.clone()).transpose()?;
-        let figures = search(&store, &exact, space, filter.as_ref())?;
+        let figures = search(store.as_ref(), exact.as_ref(), space, filter.as_ref())?;
         line(&format!("{name}: recall@10, ms (first, median, p99), method"), figures);
     }
-    line("queries a second, all threads", format!("{:.0}", throughput(&store, space)?));
+    line("queries a second, all threads", format!("{:.0}", throughput(store.as_ref(), space)?));
     let mut times = Vec::new();
     for word in WORDS {
         let started = Instant::now();
@@ -228,7 +244,7 @@ fn measure(folder: &Path, rows: usize, space: &Space, quantization: Quantization
 }
 
 /// Writes the rows; seconds.
-fn fill(store: &SqliteStore, rows: usize, space: &Space) -> Outcome<f64> {
+fn fill(store: &dyn Store, rows: usize, space: &Space) -> Outcome<f64> {
     let mut vectors = Vectors::rows(space);
     let mut seconds = 0.0;
     for start in (0..rows).step_by(BATCH) {
@@ -251,7 +267,7 @@ fn fill(store: &SqliteStore, rows: usize, space: &Space) -> Outcome<f64> {
     Ok(seconds)
 }
 
-fn search(store: &SqliteStore, exact: &SqliteStore, space: &Space, filter: Option<&Filter>) -> Outcome<String> {
+fn search(store: &dyn Store, exact: &dyn Store, space: &Space, filter: Option<&Filter>) -> Outcome<String> {
     let (mut vectors, mut times, mut found, mut wanted, mut method) =
         (Vectors::queries(space, 3), Vec::new(), 0, 0, None);
     for _ in 0..QUERIES {
@@ -274,7 +290,7 @@ fn search(store: &SqliteStore, exact: &SqliteStore, space: &Space, filter: Optio
 }
 
 /// Queries a second from as many threads as there are.
-fn throughput(store: &SqliteStore, space: &Space) -> Outcome<f64> {
+fn throughput(store: &dyn Store, space: &Space) -> Outcome<f64> {
     let threads = std::thread::available_parallelism()?.get();
     let started = Instant::now();
     std::thread::scope(|scope| {

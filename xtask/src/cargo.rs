@@ -92,7 +92,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  candle (--quick: one round each)\n\
                  words     Word2Vec against gensim (--seeds N)\n\
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
-                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8); with --peers against \
+                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8 [DIR|postgres://…]); with --peers against \
                  usearch, faiss, hnswlib, LanceDB and pgvector on the same vectors\n\
                  serve     mm serve against FastAPI with the reference library, infinity where MM_INFINITY_PYTHON has it, \
                  and vLLM where MM_VLLM is its program (--kind texts|images|speech, --clients N, --seconds N, --rounds N)\n\
