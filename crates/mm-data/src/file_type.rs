@@ -52,6 +52,16 @@ pub(crate) fn sniff(bytes: &[u8]) -> Option<&'static str> {
     (head.starts_with("<svg") || (head.starts_with("<?xml") && head.contains("<svg"))).then_some("svg")
 }
 
+/// Whether a file may hold a video, by its first bytes: Matroska or WebM, MP4 or QuickTime but M4A, or AVI.
+///
+/// ```
+/// assert!(mm_data::is_video_container(b"\0\0\0\x20ftypisom"));
+/// assert!(!mm_data::is_video_container(b"\0\0\0\x20ftypM4A "));
+/// ```
+pub fn is_video_container(bytes: &[u8]) -> bool {
+    sniff(bytes).and_then(modality_of_extension) == Some("video")
+}
+
 /// Whether the bytes start with the header of an MPEG audio frame, layer III.
 fn is_mp3_frame(bytes: &[u8]) -> bool {
     let &[first, second, third, ..] = bytes else { return false };

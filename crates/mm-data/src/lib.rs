@@ -29,7 +29,7 @@ pub use cache::{CacheKey, CachedProcessor, TensorCache};
 pub use dataset::{Dataset, InMemoryDataset};
 pub use error::{Error, Result};
 pub use fetch::{UrlFetcher, file_size, is_remote, local_copy, local_folder, open_file, release_copy, set_url_fetcher};
-pub use file_type::FILE_EXTENSIONS;
+pub use file_type::{FILE_EXTENSIONS, is_video_container};
 pub use loader::{
     Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch,
     catching_panics, collate, group_rows_by_item, process_catching_panics,

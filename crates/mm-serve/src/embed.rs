@@ -1,15 +1,15 @@
-//! Vectors for the inputs of a request: decoded side by side, computed in batches with other requests.
+//! Vectors for the inputs of a request: decoded in parallel, computed in batches with other requests.
 
 use crate::{
     encode::{self, LongTexts, Processing},
     engine::{ModelHandle, ModelInfo, Output},
     error::ApiError,
-    media::read_source,
+    media::{MediaTotals, read_source},
     state::AppState,
 };
 use mm_core::{Modality, Source};
 use mm_repr::NamedPrompt;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Vectors in the order of the inputs.
 pub(crate) struct Embedded {
@@ -50,6 +50,7 @@ pub(crate) async fn embed(
         groups.entry(modality).or_default().push((index, source));
     }
     let (mut pending, mut tokens) = (Vec::new(), 0);
+    let totals = Arc::new(MediaTotals::new(&state.limits));
     for (modality, sources) in groups {
         let is_text = modality == Modality::TEXT;
         let prompt = preparation.prompt.filter(|_| is_text);
@@ -61,6 +62,7 @@ pub(crate) async fn embed(
             field: preparation.field.to_owned(),
             long_texts: preparation.long_texts,
             max_audio_seconds: state.limits.max_audio_seconds,
+            totals: totals.clone(),
         };
         let samples = state.decode(move |cancellation| processing.run(sources, cancellation)).await?;
         tokens += if is_text { samples.iter().map(|sample| sample.length).sum() } else { 0 };

@@ -4,7 +4,7 @@ use crate::{
     cancellation::Cancellation,
     engine::{Cost, EncodeJob, ModelHandle, Output},
     error::ApiError,
-    media::limited_recording,
+    media::{MediaTotals, limited_recording},
 };
 use mm_core::{Modality, ProcessContext, Processor, SendTensor, Source, Tensor};
 use mm_data::{process_catching_panics, take_truncated};
@@ -69,6 +69,8 @@ pub(crate) struct Processing {
     pub(crate) long_texts: LongTexts,
     /// Seconds of a recording.
     pub(crate) max_audio_seconds: f64,
+    /// Of all values of the request.
+    pub(crate) totals: Arc<MediaTotals>,
 }
 
 impl Processing {
@@ -106,6 +108,7 @@ impl Processing {
         } else {
             (source, 0.0)
         };
+        self.totals.add(0, seconds, param)?;
         cancellation.check()?;
         take_truncated();
         let tensor = sample_of(self.processor.as_ref(), &source, param)?;
@@ -116,6 +119,7 @@ impl Processing {
         let is_sequence = self.modality == Modality::TEXT || self.processor.is_sequence();
         let length = if is_sequence { tensor.size(0)? as usize } else { 1 };
         let pixels = num_pixels(&self.modality, &tensor);
+        self.totals.add(pixels, 0.0, param)?;
         Ok(Sample { index, length, pixels, seconds, tensor: tensor.into_send()? })
     }
 }
@@ -173,7 +177,51 @@ pub(crate) async fn rows(pending: Pending) -> Result<Vec<Vec<f32>>, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+    use crate::{config::Limits, error::Kind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Counts the values that it is asked for.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Processor for Counting {
+        fn process(&self, _: &Source, _: &mut ProcessContext) -> mm_core::Result<Tensor> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Tensor::from_slice(&[1_i64])
+        }
+
+        fn is_sequence(&self) -> bool {
+            false
+        }
+
+        fn fingerprint(&self) -> String {
+            "counting".into()
+        }
+    }
+
+    #[test]
+    fn processing_ends_once_the_request_is_cancelled() {
+        let processor = Arc::new(Counting::default());
+        let processing = Processing {
+            processor: processor.clone(),
+            modality: Modality::TEXT,
+            field: "input".into(),
+            long_texts: LongTexts::Cut,
+            max_audio_seconds: 1.0,
+            totals: Arc::new(MediaTotals::new(&Limits::default())),
+        };
+        let sources: Vec<_> = (0..10).map(|index| (index, Source::Text("a".into()))).collect();
+        // In one thread: others may be between a check and the processor.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let run = |limit: usize| {
+            let is_cancelled = || processor.0.load(Ordering::SeqCst) >= limit;
+            pool.install(|| processing.run(sources.clone(), Cancellation::new(&is_cancelled)))
+        };
+        assert!(run(3).is_err_and(|error| error.message().contains("disconnected")));
+        assert_eq!(processor.0.swap(0, Ordering::SeqCst), 3);
+        assert_eq!(run(usize::MAX).map(|samples| samples.len()).unwrap(), 10);
+        assert_eq!(processor.0.load(Ordering::SeqCst), 10);
+    }
 
     #[test]
     fn a_long_text_is_refused_with_the_option_of_its_route() {

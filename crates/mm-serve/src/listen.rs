@@ -26,7 +26,7 @@ const MAX_HEADERS: usize = 100;
 /// Pause after a connection could not be accepted, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Pause between looks whether all requests are answered.
+/// Interval of checks whether all requests are answered.
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Answers requests until SIGTERM or SIGINT, and then, within `drain_seconds`, those that were accepted before. After
@@ -53,6 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, state: &Shared)
         },
         _ = signals.next() => tracing::warn!("a further signal: requests that are worked on are given up"),
     }
+    state.has_stopped.store(true, Ordering::Relaxed);
     Ok(())
 }
 

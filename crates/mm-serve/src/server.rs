@@ -26,7 +26,7 @@ const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// Interval at which histogram samples are aggregated; without a scraper they would accumulate otherwise.
 const METRICS_PAUSE: Duration = Duration::from_secs(5);
-/// How long models may take to end what they compute for clients that are gone.
+/// How long models may take to end what they compute for clients that disconnected.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How long models that are being loaded may take where another one cannot be.
 const LOADING: Duration = Duration::from_secs(600);
@@ -136,7 +136,7 @@ impl Server {
         served.map(|()| if is_closed { Stopped::Completely } else { Stopped::WithThreads })
     }
 
-    /// What can be wrong with settings is found before the address is said.
+    /// What can be wrong with settings is found before the address is printed.
     fn open(&self) -> Result<Opened> {
         let config = &self.config;
         Ok(Opened {
@@ -166,6 +166,7 @@ impl Server {
             requests: Arc::new(Semaphore::new(config.limits.max_requests)),
             bodies: Arc::new(Semaphore::new(config.limits.body_units())),
             draining: AtomicBool::new(false),
+            has_stopped: AtomicBool::new(false),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Clients that do not read their answers, go away before they have them, or ask for more than they may.
+//! Clients that do not read their answers, disconnect before they have them, or ask for more than they may.
 
 use crate::{
     Server, assert_close,
@@ -150,7 +150,7 @@ fn a_recording_is_refused_where_it_exceeds_the_limit() {
 }
 
 #[test]
-fn the_limit_of_recordings_is_that_of_every_route() {
+fn the_limit_of_recordings_is_that_of_embeddings_and_classes_too() {
     let workspace = Workspace::new();
     let folder = workspace.path();
     workspace.write("serve.toml", "[limits]\nmax_audio_seconds = 1\n");

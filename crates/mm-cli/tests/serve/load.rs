@@ -67,7 +67,7 @@ fn bodies_that_are_received_have_a_limit_together() {
     drop((streams, announced));
     let begun = Instant::now();
     while server.post("/embed", &json!({"inputs": "a dog"})).status != 200 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the bodies of clients that have gone still count");
+        assert!(begun.elapsed() < Duration::from_secs(10), "the bodies of clients that disconnected still count");
         std::thread::sleep(Duration::from_millis(50));
     }
     let large = server.post("/embed", &json!({"inputs": "a dog ".repeat(10_000)}));

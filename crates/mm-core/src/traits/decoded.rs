@@ -74,6 +74,9 @@ pub struct DecodedAudio {
     digest: [u8; 32],
 }
 
+/// Samples that are hashed at a time, 64 KiB.
+const HASHED_SAMPLES: usize = 1 << 14;
+
 impl DecodedAudio {
     /// Samples in [−1, 1], and how many of them make a second.
     ///
@@ -90,9 +93,13 @@ impl DecodedAudio {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&sample_rate.to_le_bytes());
-        samples.iter().for_each(|sample| {
-            hasher.update(&sample.to_le_bytes());
-        });
+        // In large pieces: hashing each sample by itself is many times slower.
+        let mut bytes = Vec::with_capacity(HASHED_SAMPLES.min(samples.len()) * size_of::<f32>());
+        for piece in samples.chunks(HASHED_SAMPLES) {
+            bytes.clear();
+            bytes.extend(piece.iter().flat_map(|sample| sample.to_le_bytes()));
+            hasher.update(&bytes);
+        }
         Ok(Self { sample_rate, digest: *hasher.finalize().as_bytes(), samples })
     }
 
@@ -157,5 +164,13 @@ mod tests {
         let error = DecodedAudio::new(vec![0.0, f32::NAN], 8000).unwrap_err().to_string();
         assert!(error.contains("NaN at sample 1"), "{error}");
         assert!(DecodedAudio::new(vec![0.5], 8000).unwrap() != DecodedAudio::new(vec![0.5], 16_000).unwrap());
+    }
+
+    #[test]
+    fn the_digest_of_a_recording_is_that_of_its_rate_and_all_its_samples() {
+        let samples: Vec<f32> = (0..HASHED_SAMPLES + 3).map(|i| i as f32 * 1e-5).collect();
+        let bytes: Vec<u8> =
+            8000_u32.to_le_bytes().into_iter().chain(samples.iter().flat_map(|sample| sample.to_le_bytes())).collect();
+        assert_eq!(DecodedAudio::new(samples, 8000).unwrap().digest(), blake3::hash(&bytes).as_bytes());
     }
 }

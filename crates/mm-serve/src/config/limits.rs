@@ -22,6 +22,10 @@ pub struct Limits {
     pub max_pixels: u64,
     /// Seconds of a recording.
     pub max_audio_seconds: f64,
+    /// Pixels of all images and video frames of one request, as a checkpoint takes them.
+    pub max_request_pixels: usize,
+    /// Seconds of all recordings of one request.
+    pub max_request_audio_seconds: f64,
     /// Tokens that one request may generate.
     pub max_new_tokens: usize,
     /// Results of one search.
@@ -33,8 +37,8 @@ pub struct Limits {
     pub max_batch_pixels: usize,
     /// Seconds of all recordings that are computed as one batch, each padded to the longest.
     pub max_batch_audio_seconds: f64,
-    /// Bytes of the weights of all models in memory: the least recently used one goes when another needs its room, and
-    /// is loaded again at its next request. Unlimited when absent.
+    /// Bytes of the weights of all models in memory: the least recently used one is unloaded when another needs its room,
+    /// and is loaded again at its next request. Unlimited when absent.
     pub max_model_bytes: Option<u64>,
     /// Files that one request may have fetched by URL.
     pub max_urls: usize,
@@ -63,6 +67,8 @@ impl Default for Limits {
             max_inputs: 2048,
             max_pixels: 50_000_000,
             max_audio_seconds: 1800.0,
+            max_request_pixels: 1 << 28,
+            max_request_audio_seconds: 14_400.0,
             max_new_tokens: 2048,
             max_results: 1000,
             max_batch_tokens: 16_384,
@@ -101,6 +107,7 @@ impl Limits {
             ("max_body_bytes", self.max_body_bytes),
             ("max_inputs", self.max_inputs),
             ("max_pixels", usize::try_from(self.max_pixels).unwrap_or(usize::MAX)),
+            ("max_request_pixels", self.max_request_pixels),
             ("max_new_tokens", self.max_new_tokens),
             ("max_results", self.max_results),
             ("max_batch_tokens", self.max_batch_tokens),
@@ -109,8 +116,11 @@ impl Limits {
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return wrong(name, "0".into(), "at least 1".into());
         }
-        let seconds =
-            [("max_audio_seconds", self.max_audio_seconds), ("max_batch_audio_seconds", self.max_batch_audio_seconds)];
+        let seconds = [
+            ("max_audio_seconds", self.max_audio_seconds),
+            ("max_request_audio_seconds", self.max_request_audio_seconds),
+            ("max_batch_audio_seconds", self.max_batch_audio_seconds),
+        ];
         if let Some((name, seconds)) = seconds.into_iter().find(|(_, seconds)| seconds.is_nan() || *seconds <= 0.0) {
             return wrong(name, seconds.to_string(), "more than 0".into());
         }

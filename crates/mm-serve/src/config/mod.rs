@@ -50,7 +50,7 @@ pub struct ServeConfig {
     pub keys: Vec<KeyConfig>,
     /// Domains from which images and audio may be fetched by URL; none by default.
     pub fetch_from: Vec<String>,
-    /// Seconds between looks at the files of the models: those that have changed are loaded again. Never when 0.
+    /// Interval of checks of the files of the models, in seconds: those that have changed are loaded again. Never when 0.
     pub reload_seconds: u64,
     /// What one request may take.
     pub limits: Limits,

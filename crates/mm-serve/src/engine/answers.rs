@@ -26,31 +26,31 @@ pub(super) fn answer(model: &mut LoadedModel, jobs: Vec<AnswerJob>, name: &str) 
 }
 
 /// Whether a client waits for the answer.
-fn is_wanted(job: &AnswerJob) -> bool {
+fn is_open(job: &AnswerJob) -> bool {
     !job.reply.is_closed()
 }
 
 fn of_pipeline(pipeline: &Pipeline, group: Vec<AnswerJob>) {
     let mut encoded = Vec::with_capacity(group.len());
-    for job in group.into_iter().filter(is_wanted) {
+    for job in group.into_iter().filter(is_open) {
         match job.input.medium.encode(pipeline) {
             Ok(media) => encoded.push((job, media)),
             Err(error) => job.answer(Err(error)),
         }
     }
-    let mut encoded = encoded.into_iter().filter(|(job, _)| is_wanted(job)).peekable();
+    let mut encoded = encoded.into_iter().filter(|(job, _)| is_open(job)).peekable();
     while encoded.peek().is_some() {
         let batch: Vec<_> = encoded.by_ref().take(pipeline.max_batch_size()).collect();
         let rows: Vec<_> =
             batch.iter().map(|(job, media)| (Some(media), Request::Question(&job.input.question))).collect();
-        let has_gone = |number: usize| batch[number].0.reply.is_closed();
-        let found = pipeline.answer_batch(&rows, &batch[0].0.input.candidates, &pipeline.generation, &has_gone);
+        let is_cancelled = |number: usize| batch[number].0.reply.is_closed();
+        let found = pipeline.answer_batch(&rows, &batch[0].0.input.candidates, &pipeline.generation, &is_cancelled);
         for ((job, media), scores) in batch.into_iter().zip(found) {
             let answered = scores.map_err(ApiError::from).map(|scores| {
                 let best = scores.first().map(|score| score.answer.clone()).unwrap_or_default();
                 // A model without attention maps answers without one.
                 let explain = || pipeline.explain(&media, Request::Question(&job.input.question), &best).ok();
-                let attribution = if job.input.explain && is_wanted(&job) { explain() } else { None };
+                let attribution = if job.input.explain && is_open(&job) { explain() } else { None };
                 (scores, attribution)
             });
             job.answer(answered);
@@ -74,7 +74,7 @@ fn of_answerer(answerer: &mut Answerer, group: Vec<AnswerJob>) {
         }
         return;
     }
-    let mut group = group.into_iter().filter(is_wanted).peekable();
+    let mut group = group.into_iter().filter(is_open).peekable();
     while group.peek().is_some() {
         let batch: Vec<AnswerJob> = group.by_ref().take(answerer.max_batch_size()).collect();
         let questions: Vec<_> = batch.iter().map(|job| question(&job.input)).collect();
@@ -85,11 +85,9 @@ fn of_answerer(answerer: &mut Answerer, group: Vec<AnswerJob>) {
                 }
             }
             // What is wrong with one question is no error of the others.
-            Err(_) => {
-                batch.into_iter().zip(&questions).filter(|(job, _)| is_wanted(job)).for_each(|(job, question)| {
-                    job.answer(ask(answerer, question, &plain));
-                })
-            }
+            Err(_) => batch.into_iter().zip(&questions).filter(|(job, _)| is_open(job)).for_each(|(job, question)| {
+                job.answer(ask(answerer, question, &plain));
+            }),
         }
     }
 }

@@ -15,6 +15,6 @@ pub(crate) struct LoadContext {
     pub(crate) budget: Budget,
     /// Bytes of weights in memory; unlimited when absent.
     pub(crate) max_model_bytes: Option<u64>,
-    /// Seconds between looks for changed files; never when 0.
+    /// Interval of checks for changed files, in seconds; never when 0.
     pub(crate) reload_seconds: u64,
 }

@@ -80,8 +80,7 @@ pub(crate) struct Speech {
     pub(crate) timestamps: bool,
     /// Sampled at this temperature; the most likely tokens when absent.
     pub(crate) temperature: Option<f64>,
-    /// Held while the decoded recording waits.
-    #[allow(dead_code, reason = "held for its drop")]
+    /// Held for as long as the decoded recording.
     pub(crate) permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
@@ -93,7 +92,7 @@ pub(crate) struct Pending<I, O> {
 }
 
 impl<I, O> Pending<I, O> {
-    /// Replies; a client that has gone takes no reply.
+    /// Replies; a client that disconnected takes no reply.
     pub(super) fn answer(self, result: Result<O, ApiError>) {
         drop(self.reply.send(result));
     }
@@ -104,9 +103,16 @@ pub(super) type GenerateJob = Pending<(Prompt, Overrides), Generation>;
 pub(super) type AnswerJob = Pending<Question, Answered>;
 pub(super) type TranscribeJob = Pending<Speech, Transcript>;
 
-/// Anything else that a model computes; it knows itself whether its client has gone. It receives the error where the
-/// model cannot be loaded again.
-pub(super) type CallJob = Box<dyn FnOnce(Result<&mut LoadedModel, ApiError>) + Send>;
+/// Anything else that a model computes for a client.
+pub(super) trait Call: Send {
+    /// Whether the client disconnected.
+    fn is_closed(&self) -> bool;
+
+    /// Computes it. It receives the error where the model cannot be loaded again.
+    fn run(self: Box<Self>, model: Result<&mut LoadedModel, ApiError>);
+}
+
+pub(super) type CallJob = Box<dyn Call>;
 
 pub(super) enum Job {
     Encode(EncodeJob),
@@ -121,6 +127,18 @@ pub(super) enum Job {
 }
 
 impl Job {
+    /// Whether its client disconnected.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Encode(job) => job.reply.is_closed(),
+            Self::Generate(job) => job.reply.is_closed(),
+            Self::Answer(job) => job.reply.is_closed(),
+            Self::Transcribe(job) => job.reply.is_closed(),
+            Self::Call(call) => call.is_closed(),
+            Self::Unload | Self::Reload => false,
+        }
+    }
+
     /// What its values cost; nothing of work that is not computed together with that of other requests.
     pub(super) fn cost(&self) -> Cost {
         match self {

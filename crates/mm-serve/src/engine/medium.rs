@@ -1,6 +1,6 @@
 //! Images, recordings and videos of requests, decoded before the model's thread needs them.
 
-use super::{batch::Cost, handle::ModelInfo, read_ahead::Kept};
+use super::{batch::Cost, handle::ModelInfo, sample_cache::CachedSample};
 use crate::{
     encode::{num_pixels, sample_of},
     error::ApiError,
@@ -29,7 +29,7 @@ pub(crate) struct Medium {
     /// For a checkpoint.
     sample: Option<CheckpointSample>,
     /// For a run.
-    kept: Vec<Kept>,
+    kept: Vec<CachedSample>,
     #[allow(dead_code, reason = "held for its drop")]
     permit: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -65,7 +65,7 @@ impl Medium {
             let tensor = Mutex::new(Some(tensor.into_send()?));
             medium.sample = Some(CheckpointSample { processor: processor.clone(), tensor });
         }
-        for reader in info.read_ahead.get(&medium.modality).into_iter().flatten() {
+        for reader in info.sample_caches.get(&medium.modality).into_iter().flatten() {
             let kept = reader.keep(&medium.source, &decoded);
             let kept = kept.map_err(|error| ApiError::from(error).with_param(&medium.param))?;
             medium.kept.extend(kept);
@@ -83,16 +83,21 @@ impl Medium {
         Self { permit: Some(permit), ..self }
     }
 
+    /// The field of the request that errors name.
+    pub(crate) fn param(&self) -> &str {
+        &self.param
+    }
+
     pub(crate) fn modality(&self) -> &Modality {
         &self.modality
     }
 
-    /// The value for a run: what was made of it ahead is read where the run asks its processors for it.
+    /// The value for a run: a precomputed sample is used where the run asks its processors for it.
     pub(crate) fn source(&self) -> &Source {
         &self.source
     }
 
-    pub(super) fn cost(&self) -> Cost {
+    pub(crate) fn cost(&self) -> Cost {
         Cost { rows: 1, tokens: 0, pixels: self.pixels, seconds: self.seconds }
     }
 

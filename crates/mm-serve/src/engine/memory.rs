@@ -13,7 +13,7 @@ pub(super) struct Memory {
     /// Bytes of weights; unlimited when absent.
     budget: Option<u64>,
     resident: Mutex<Vec<Resident>>,
-    /// A model has gone.
+    /// A model was unloaded.
     freed: Condvar,
 }
 
@@ -57,7 +57,7 @@ impl Memory {
         }
     }
 
-    /// A model has gone.
+    /// A model was unloaded.
     pub(super) fn leave(&self, name: &str) {
         self.resident().retain(|model| model.handle.name != name);
         self.freed.notify_all();

@@ -23,13 +23,7 @@ struct State {
 impl State {
     /// Drops the jobs whose client disconnected.
     fn drop_closed(&mut self) {
-        self.jobs.retain(|job| match job {
-            Job::Encode(job) => !job.reply.is_closed(),
-            Job::Generate(job) => !job.reply.is_closed(),
-            Job::Answer(job) => !job.reply.is_closed(),
-            Job::Transcribe(job) => !job.reply.is_closed(),
-            _ => true,
-        });
+        self.jobs.retain(|job| !job.is_closed());
         self.checked = self.jobs.len();
     }
 }

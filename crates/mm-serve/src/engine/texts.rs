@@ -90,7 +90,7 @@ pub(super) fn generate(model: &mut LoadedModel, jobs: Vec<GenerateJob>, name: &s
     }
 }
 
-/// The requests with their options; those that are invalid are answered, and those whose client has gone are left out.
+/// The requests with their options; those that are invalid are answered, and those whose client disconnected are left out.
 fn read<I>(
     jobs: Vec<GenerateJob>,
     read: impl Fn((Prompt, Overrides)) -> Result<(I, GenerationConfig), ApiError>,
@@ -137,25 +137,25 @@ fn of_pipeline(pipeline: &Pipeline, texts: Vec<Text<Encoded>>) {
     }
 }
 
-/// Generates texts with the same options. It ends early where all clients have gone.
+/// Generates texts with the same options. It ends early where all clients disconnected.
 fn generate_batch(pipeline: &Pipeline, texts: Vec<Text<Encoded>>) {
     let config = texts[0].config.clone();
     let (inputs, replies): (Vec<Encoded>, Vec<_>) = texts.into_iter().map(|text| (text.input, text.reply)).unzip();
     let (media, prompts): (Vec<_>, Vec<_>) = inputs.into_iter().map(|input| (input.media, input.prompt)).unzip();
     let rows = media.iter().map(Option::as_ref).zip(prompts).collect();
-    let all_gone = || replies.iter().all(Sender::is_closed);
-    let processors = LogitsProcessors { interrupt: Some(&all_gone), ..LogitsProcessors::default() };
+    let all_cancelled = || replies.iter().all(Sender::is_closed);
+    let processors = LogitsProcessors { interrupt: Some(&all_cancelled), ..LogitsProcessors::default() };
     let found = pipeline.generate_text_batch_from_prompts(rows, &config, &processors);
     for (reply, generation) in replies.into_iter().zip(found) {
-        // A client that has gone takes no reply.
+        // A client that disconnected takes no reply.
         let _ = reply.send(generation.map_err(ApiError::from));
     }
 }
 
-/// The captions of a run, which end early where all clients have gone. Where one image cannot be read, each is captioned
+/// The captions of a run, which end early where all clients disconnected. Where one image cannot be read, each is captioned
 /// alone.
 fn of_run(run: &Captioning, texts: Vec<Text<Prompt>>) {
-    // What was made of an image ahead is there for as long as the medium is.
+    // The precomputed sample of an image is there for as long as its medium.
     let (mut media, mut replies): (Vec<Medium>, Vec<_>) = (Vec::new(), Vec::new());
     let config = texts[0].config.clone();
     for Text { input, reply, .. } in texts {
@@ -175,8 +175,8 @@ fn of_run(run: &Captioning, texts: Vec<Text<Prompt>>) {
         return;
     }
     let sources: Vec<Source> = media.iter().map(|medium| medium.source().clone()).collect();
-    let describe = |sources: &[Source], has_gone: &dyn Fn() -> bool| {
-        let processors = LogitsProcessors { interrupt: Some(has_gone), ..LogitsProcessors::default() };
+    let describe = |sources: &[Source], is_cancelled: &dyn Fn() -> bool| {
+        let processors = LogitsProcessors { interrupt: Some(is_cancelled), ..LogitsProcessors::default() };
         run.describe(sources, &config, &processors).map_err(ApiError::from)
     };
     if let Ok(captions) = describe(&sources, &|| replies.iter().all(Sender::is_closed)) {

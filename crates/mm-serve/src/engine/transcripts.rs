@@ -9,7 +9,8 @@ use crate::error::ApiError;
 use mm_core::Source;
 use mm_reason::generate::GenerationConfig;
 
-/// Transcribes several recordings; those with the same options are a batch. A recording whose client has gone ends there.
+/// Transcribes several recordings; those with the same options are a batch. A recording whose
+/// client disconnected ends there.
 pub(super) fn transcribe(model: &mut LoadedModel, jobs: Vec<TranscribeJob>, name: &str) {
     let LoadedModel::Pipeline(pipeline) = model else {
         let error = ApiError::internal("a model that does not generate was asked to transcribe");
@@ -23,11 +24,11 @@ pub(super) fn transcribe(model: &mut LoadedModel, jobs: Vec<TranscribeJob>, name
             config = GenerationConfig { do_sample: true, temperature, num_beams: 1, ..config };
         }
         let (sources, replies): (Vec<Source>, Vec<_>) =
-            group.into_iter().map(|Pending { input, reply, .. }| (input.source, reply)).unzip();
-        let has_gone = |number: usize| replies[number].is_closed();
-        let found = pipeline.transcribe_batch(&sources, language.as_deref(), timestamps, &config, &has_gone);
-        for (reply, transcript) in replies.into_iter().zip(found) {
-            // A client that has gone takes no reply.
+            group.into_iter().map(|Pending { input, reply, .. }| (input.source, (reply, input.permit))).unzip();
+        let is_cancelled = |number: usize| replies[number].0.is_closed();
+        let found = pipeline.transcribe_batch(&sources, language.as_deref(), timestamps, &config, &is_cancelled);
+        for ((reply, _permit), transcript) in replies.into_iter().zip(found) {
+            // A client that disconnected takes no reply.
             drop(reply.send(transcript.map_err(ApiError::from)));
         }
     }

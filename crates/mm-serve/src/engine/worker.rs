@@ -7,7 +7,7 @@ use super::{
     job::{EncodeJob, Pending, Work},
     memory::{Memory, weight_bytes},
     model::{Capability, LoadResult, LoadedModel},
-    read_ahead::Readers,
+    sample_cache::Readers,
     texts, transcripts,
 };
 use crate::{
@@ -78,7 +78,7 @@ impl Worker<'_> {
             Work::Generate(jobs) => self.together(jobs, texts::generate),
             Work::Answer(jobs) => self.together(jobs, answers::answer),
             Work::Transcribe(jobs) => self.together(jobs, transcripts::transcribe),
-            Work::Call(call) => call(self.model()),
+            Work::Call(call) => call.run(self.model()),
         }
     }
 
@@ -95,7 +95,7 @@ impl Worker<'_> {
         }
     }
 
-    /// The model, loaded again where it had to go.
+    /// The model, loaded again where it was unloaded.
     fn model(&mut self) -> Result<&mut LoadedModel, ApiError> {
         if self.model.is_none() {
             self.load().map_err(|error| self.not_loaded(error.as_ref()))?;
@@ -128,7 +128,7 @@ impl Worker<'_> {
         let model = LoadedModel::load(self.folder, &TaskContext { encoders: &encoders, tasks, device: *device })?;
         let mut info = describe(&self.handle.name, &model)?;
         if model.reads_sources() {
-            info.read_ahead = readers.by_modality();
+            info.sample_caches = readers.by_modality();
         }
         match self.handle.loaded() {
             Some(before) if before.fingerprint.is_some() && before.fingerprint == info.fingerprint => {
@@ -215,7 +215,7 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
         modalities,
         classes: model.classes(),
         processors,
-        read_ahead: BTreeMap::new(),
+        sample_caches: BTreeMap::new(),
         widths,
         pairs: texts.and_then(|tower| tower.pairs.clone()),
         contrastive_head: encoder.and_then(|encoder| encoder.contrastive_head),
@@ -245,7 +245,7 @@ fn encode(model: &LoadedModel, jobs: Vec<EncodeJob>, name: &str) {
         Ok(rows) => {
             let mut rows = rows.into_iter();
             for (job, samples) in jobs {
-                // A client that has gone takes no reply.
+                // A client that disconnected takes no reply.
                 let _ = job.reply.send(Ok(rows.by_ref().take(samples.len()).collect()));
             }
         }

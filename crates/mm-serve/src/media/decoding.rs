@@ -1,5 +1,6 @@
 //! Values of a request, decoded in the threads that decode, as far ahead of the model as there is room.
 
+use super::MediaTotals;
 use crate::{
     engine::{Medium, ModelHandle, ModelInfo, RawMedium},
     error::{ApiError, Kind},
@@ -62,10 +63,13 @@ async fn prepare_by(
     let recordings = values.iter().filter(|value| value.modality == Modality::AUDIO).count();
     let permit = model.admit_decoded(values.len() - recordings, recordings).await?;
     let (info, max_audio_seconds) = (info.clone(), state.limits.max_audio_seconds);
+    let totals = MediaTotals::new(&state.limits);
     let media = state.decode(move |cancellation| {
         let medium = |value: RawMedium| -> Result<Medium, ApiError> {
             cancellation.check()?;
-            Ok(decode(&info, value, max_audio_seconds)?.with_permit(permit.clone()))
+            let medium = decode(&info, value, max_audio_seconds)?;
+            totals.add(medium.cost().pixels, medium.cost().seconds, medium.param())?;
+            Ok(medium.with_permit(permit.clone()))
         };
         values.into_par_iter().map(medium).collect()
     });

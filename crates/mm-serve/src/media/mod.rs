@@ -2,9 +2,11 @@
 
 mod decoding;
 mod recording;
+mod totals;
 
 pub(crate) use decoding::{prepare, prepare_one, prepare_readable};
 pub(crate) use recording::{decode_recording, limited_recording};
+pub(crate) use totals::MediaTotals;
 
 use crate::{
     config::Limits,

@@ -4,7 +4,7 @@ use crate::error::ApiError;
 use mm_core::{Cause, DecodedAudio, EncodedFile, Source, describe_error};
 use mm_data::{
     decode::{Audio, AudioLimits, AudioTooLong, decode_audio_bytes_within, decode_audio_within},
-    with_path,
+    is_video_container, with_path,
 };
 
 /// Samples per second that a recording of the greatest length may have: a longer one of a higher rate would take more
@@ -22,8 +22,9 @@ pub(crate) fn decode_recording(file: &EncodedFile, param: &str, max_seconds: f64
 /// `max_seconds`. Of a video it is the file itself, whose sound ffmpeg decodes at the model's rate.
 pub(crate) fn limited_recording(source: Source, param: &str, max_seconds: f64) -> Result<(Source, f64), ApiError> {
     let Source::Bytes(file) = &source else { return Ok((source, 0.0)) };
-    let is_read_by_ffmpeg = file.read().map(|bytes| is_read_by_ffmpeg(&bytes));
-    if !is_read_by_ffmpeg.map_err(|error| ApiError::from(error).with_param(param))? {
+    // mm-data has ffmpeg decode the sound of these.
+    let is_video = file.read().map(|bytes| is_video_container(&bytes));
+    if !is_video.map_err(|error| ApiError::from(error).with_param(param))? {
         return decode_recording(file, param, max_seconds);
     }
     let seconds = decode_within(file, param, max_seconds)?.seconds();
@@ -40,7 +41,7 @@ fn decode_within(file: &EncodedFile, param: &str, max_seconds: f64) -> Result<Au
 /// Decodes an audio file, or the sound of a video file: browsers record WebM.
 fn decode(file: &EncodedFile, bytes: &[u8], limits: &AudioLimits) -> Result<Audio, Cause> {
     let decoded = decode_audio_bytes_within(bytes, None, limits);
-    if !is_container(bytes) || decoded.as_ref().err().is_none_or(|cause| cause.is::<AudioTooLong>()) {
+    if !is_video_container(bytes) || decoded.as_ref().err().is_none_or(|cause| cause.is::<AudioTooLong>()) {
         return decoded;
     }
     let source = Source::Bytes(file.clone());
@@ -48,17 +49,6 @@ fn decode(file: &EncodedFile, bytes: &[u8], limits: &AudioLimits) -> Result<Audi
         mm_data::Error::File { source, .. } if source.is::<AudioTooLong>() => source,
         error => describe_error(&error).into(),
     })
-}
-
-/// Whether a file is Matroska or WebM, MP4 or QuickTime, or AVI, which may hold a video.
-fn is_container(bytes: &[u8]) -> bool {
-    let is_avi = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"AVI ");
-    bytes.starts_with(b"\x1a\x45\xdf\xa3") || bytes.get(4..8) == Some(b"ftyp") || is_avi
-}
-
-/// Whether mm-data has ffmpeg decode the sound of a file: of containers but M4A.
-fn is_read_by_ffmpeg(bytes: &[u8]) -> bool {
-    is_container(bytes) && bytes.get(4..11) != Some(b"ftypM4A")
 }
 
 /// Why a recording is not computed with.
@@ -109,7 +99,7 @@ mod tests {
             (b"OggS", false),
             (b"", false),
         ] {
-            assert_eq!(is_read_by_ffmpeg(bytes), is_read, "{bytes:?}");
+            assert_eq!(is_video_container(bytes), is_read, "{bytes:?}");
         }
     }
 }

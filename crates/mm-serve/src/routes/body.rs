@@ -13,7 +13,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 
-/// Number of scored answers or classes where a request does not say.
+/// Number of scored answers or classes by default.
 pub(super) fn default_k() -> usize {
     5
 }
@@ -30,7 +30,7 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Body<T> {
     }
 }
 
-/// A body of JSON that holds the fields of `P` beside its own: errors name these fields, which those of flattened fields
+/// A body of JSON that holds the fields of `P` in addition to its own: errors name these fields, which those of flattened fields
 /// do not.
 pub(super) struct BodyWith<P, T>(pub(super) T, pub(super) PhantomData<P>);
 

@@ -6,13 +6,14 @@ use crate::{
     encode::{self, LongTexts, Processing},
     engine::{Capability, ModelHandle, ModelInfo, Output},
     error::ApiError,
-    media::ValueReader,
+    media::{MediaTotals, ValueReader},
     state::{AppState, Shared},
 };
 use axum::{Json, extract::State};
 use mm_core::{Modality, Source, Tensor};
 use mm_repr::CandidateLabels;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Values to be classified: of one modality.
@@ -189,6 +190,7 @@ pub(super) async fn by_own_classes(
         field: field.to_owned(),
         long_texts,
         max_audio_seconds: state.limits.max_audio_seconds,
+        totals: Arc::new(MediaTotals::new(&state.limits)),
     };
     let sources = sources.into_iter().enumerate().collect();
     let samples = state.decode(move |cancellation| processing.run(sources, cancellation)).await?;

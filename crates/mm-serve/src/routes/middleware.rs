@@ -40,11 +40,11 @@ const OPEN: [&str; 5] = ["/", "/health", "/ready", "/docs", "/openapi.json"];
 pub(super) struct Permit(#[allow(dead_code, reason = "held for their drop")] Arc<[OwnedSemaphorePermit; 2]>);
 
 /// Gives a request its id, counts and times it, and writes a line to the log: no contents.
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(state): State<Shared>, request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let (method, path) = (request.method().clone(), route(&request));
     let (started, uri) = (Instant::now(), request.uri().clone());
-    let unanswered = Unanswered { route: path.clone(), is_answered: false };
+    let unanswered = Unanswered { state, route: path.clone(), is_answered: false };
     let mut response = caught(next.run(request), uri.path()).await;
     unanswered.end();
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
@@ -62,8 +62,9 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     response
 }
 
-/// A request without an answer: dropped so, its client has disconnected.
+/// A request without an answer: dropped so, its client has disconnected, or the server stops.
 struct Unanswered {
+    state: Shared,
     route: String,
     is_answered: bool,
 }
@@ -76,7 +77,7 @@ impl Unanswered {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if !self.is_answered && !self.state.has_stopped.load(Ordering::Relaxed) {
             metrics::counter!("mm_requests_cancelled_total", "route" => std::mem::take(&mut self.route)).increment(1);
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     encode::{self, Processing},
     engine::{Capability, ModelHandle, ModelInfo, Output},
     error::{ApiError, TeiError},
-    media::read_source,
+    media::{MediaTotals, read_source},
     state::{AppState, Shared},
 };
 use axum::{
@@ -17,6 +17,7 @@ use axum::{
 use mm_core::Modality;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Text-embeddings-inference's routes.
@@ -145,6 +146,7 @@ pub(crate) async fn embed_all(
         field: field.to_owned(),
         long_texts,
         max_audio_seconds: state.limits.max_audio_seconds,
+        totals: Arc::new(MediaTotals::new(&state.limits)),
     };
     let samples = state.decode(move |cancellation| processing.run(sources, cancellation)).await?;
     let lengths: Vec<usize> = samples.iter().map(|sample| sample.length).collect();

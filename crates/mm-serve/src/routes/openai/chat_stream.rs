@@ -80,9 +80,9 @@ impl<'a> Checked<'a> {
         Ok(Self { pipeline, encoded, config })
     }
 
-    /// One answer; `on_text` receives its parts as they come. It ends early once the client `has_gone`. Parts before a
+    /// One answer; `on_text` receives its parts as they come. It ends early once `is_cancelled`. Parts before a
     /// stop text that may still turn out to be its beginning are held back.
-    fn generate(&self, has_gone: &dyn Fn() -> bool, on_text: impl Fn(&str)) -> Result<Generation, ApiError> {
+    fn generate(&self, is_cancelled: &dyn Fn() -> bool, on_text: impl Fn(&str)) -> Result<Generation, ApiError> {
         let mut stream = TextStream::new(&self.pipeline.tokenizer);
         let mut held = StopBuffer::new(&self.config.stop_strings);
         let mut on_token = |_: usize, id: i64| {
@@ -90,7 +90,7 @@ impl<'a> Checked<'a> {
                 on_text(text);
             }
         };
-        let processors = LogitsProcessors { interrupt: Some(has_gone), ..LogitsProcessors::default() };
+        let processors = LogitsProcessors { interrupt: Some(is_cancelled), ..LogitsProcessors::default() };
         let Encoded { media, prompt } = &self.encoded;
         let (media, config) = (media.as_ref(), &self.config);
         let answers = self.pipeline.generate_text_from_prompt(media, prompt, config, &processors, &mut on_token)?;
@@ -106,7 +106,7 @@ impl<'a> Checked<'a> {
 
 /// An answer in parts. It ends where the client goes away. What is wrong with the request is refused before the first
 /// part. Parts wait for a client that reads slowly, and the model does not: there are at most `max_new_tokens` of them,
-/// and a client that reads nothing for `write_seconds` counts as gone.
+/// and a client that reads nothing for `write_seconds` counts as disconnected.
 pub(super) async fn stream(
     model: &ModelHandle,
     chunks: Chunks,
@@ -116,10 +116,8 @@ pub(super) async fn stream(
 ) -> Result<Response, ApiError> {
     let (sender, receiver) = mpsc::unbounded_channel::<String>();
     let (begin, begun) = oneshot::channel();
-    model.spawn(move |model| {
-        if sender.is_closed() {
-            return;
-        }
+    let of_client = sender.clone();
+    let compute = move |model: Result<&mut LoadedModel, ApiError>| {
         let checked = match Checked::new(model, &conversation, config) {
             Ok(checked) => checked,
             Err(error) => return drop(begin.send(Err(error))),
@@ -127,7 +125,7 @@ pub(super) async fn stream(
         // Its images and videos are encoded.
         drop(conversation);
         let _ = begin.send(Ok(()));
-        // A client that has gone takes no parts.
+        // A client that disconnected takes no parts.
         let send = |data: String| drop(sender.send(data));
         send(chunks.delta(&json!({"role": "assistant", "content": ""}), None));
         match checked.generate(&|| sender.is_closed(), |text| send(chunks.delta(&json!({"content": text}), None))) {
@@ -138,7 +136,8 @@ pub(super) async fn stream(
             }
         }
         send("[DONE]".to_owned());
-    })?;
+    };
+    model.spawn(move || of_client.is_closed(), compute)?;
     begun.await.map_err(|_| ApiError::internal("the model's thread did not begin a stream"))??;
     let events = UnboundedReceiverStream::new(receiver).map(move |data| {
         let _ = &permit;

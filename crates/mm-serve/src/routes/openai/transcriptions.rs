@@ -102,7 +102,14 @@ pub(crate) async fn transcribe(
     let (model, _) = state.pool.find(model, Capability::Transcribe)?;
     let max_seconds = state.limits.max_audio_seconds;
     let permit = Some(model.admit_decoded(0, 1).await?);
-    let (source, seconds) = state.decode(move |_| decode_recording(&file, param, max_seconds)).await?;
+    // Held by the decoding too, which goes on for a while where the client disconnects meanwhile.
+    let held = permit.clone();
+    let decoding = state.decode(move |cancellation| {
+        let _held = held;
+        cancellation.check()?;
+        decode_recording(&file, param, max_seconds)
+    });
+    let (source, seconds) = decoding.await?;
     let TranscriptionOptions { language, temperature, timestamps } = options;
     let temperature = temperature.filter(|temperature| *temperature > 0.0);
     Ok((model.transcribe(Speech { source, seconds, language, timestamps, temperature, permit }).await?, seconds))

@@ -56,7 +56,7 @@ pub(crate) struct SearchRequest {
     k: Option<usize>,
 }
 
-/// Number of results where a request does not say.
+/// Number of results by default.
 const DEFAULT_K: usize = 10;
 
 /// What was found, best first.

@@ -1,4 +1,4 @@
-//! Samples of runs, made in the threads that decode before the thread of the run asks its processors for them.
+//! Samples of runs, precomputed in the threads that decode before the thread of the run asks its processors for them.
 
 use mm_core::{BuildContext, Modality, ProcessContext, Processor, Registry, Result, SendTensor, Source, Tensor};
 use mm_data::{process_catching_panics, take_truncated};
@@ -10,8 +10,8 @@ use std::{
 /// The hash of an encoded or decoded file.
 type Digest = [u8; 32];
 
-/// A processor of a run, with the samples that were made ahead.
-pub(crate) struct ReadAhead {
+/// A processor of a run, with its precomputed samples.
+pub(crate) struct SampleCache {
     processor: Arc<dyn Processor>,
     samples: Mutex<HashMap<Digest, Shared>>,
 }
@@ -22,13 +22,13 @@ struct Shared {
     users: usize,
 }
 
-/// A sample that was made ahead; it is there until this is dropped.
-pub(crate) struct Kept {
-    reader: Arc<ReadAhead>,
+/// A precomputed sample; it is there until this is dropped.
+pub(crate) struct CachedSample {
+    reader: Arc<SampleCache>,
     digest: Digest,
 }
 
-impl Drop for Kept {
+impl Drop for CachedSample {
     fn drop(&mut self) {
         let mut samples = self.reader.samples();
         if let Some(shared) = samples.get_mut(&self.digest) {
@@ -50,7 +50,7 @@ fn digest(source: &Source) -> Option<Digest> {
     }
 }
 
-impl ReadAhead {
+impl SampleCache {
     fn new(processor: Arc<dyn Processor>) -> Self {
         Self { processor, samples: Mutex::default() }
     }
@@ -64,7 +64,7 @@ impl ReadAhead {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn keep(self: &Arc<Self>, file: &Source, decoded: &Source) -> Result<Option<Kept>> {
+    pub(super) fn keep(self: &Arc<Self>, file: &Source, decoded: &Source) -> Result<Option<CachedSample>> {
         let Some(digest) = digest(file) else { return Ok(None) };
         if !self.use_shared(digest) {
             let sample = process_catching_panics(self.processor.as_ref(), decoded, &mut ProcessContext::eval());
@@ -75,7 +75,7 @@ impl ReadAhead {
             // Another request may have made it meanwhile.
             samples.entry(digest).or_insert(Shared { sample, users: 0 }).users += 1;
         }
-        Ok(Some(Kept { reader: self.clone(), digest }))
+        Ok(Some(CachedSample { reader: self.clone(), digest }))
     }
 
     /// Whether the sample was made for another request and is used by this one too.
@@ -83,7 +83,7 @@ impl ReadAhead {
         self.samples().get_mut(&digest).map(|shared| shared.users += 1).is_some()
     }
 
-    /// A copy of a sample that was made ahead.
+    /// A copy of a precomputed sample.
     fn kept(&self, digest: Digest) -> Result<Option<Tensor>> {
         let mut samples = self.samples();
         let Some(shared) = samples.get_mut(&digest) else { return Ok(None) };
@@ -95,7 +95,7 @@ impl ReadAhead {
     }
 }
 
-impl Processor for ReadAhead {
+impl Processor for SampleCache {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
         let kept = digest(source).filter(|_| !context.train).map(|digest| self.kept(digest)).transpose()?.flatten();
         kept.map_or_else(|| self.processor.process(source, context), Ok)
@@ -140,22 +140,22 @@ const MEDIA: [Modality; 3] = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO]
 /// The processors of a run by modality, once it is built, of images, audio and videos. Processors of the same fingerprint,
 /// as the members of an ensemble have them, are one.
 #[derive(Clone, Default)]
-pub(super) struct Readers(Arc<Mutex<BTreeMap<Modality, Vec<Arc<ReadAhead>>>>>);
+pub(super) struct Readers(Arc<Mutex<BTreeMap<Modality, Vec<Arc<SampleCache>>>>>);
 
 impl Readers {
     /// Those that were built.
-    pub(super) fn by_modality(&self) -> BTreeMap<Modality, Vec<Arc<ReadAhead>>> {
+    pub(super) fn by_modality(&self) -> BTreeMap<Modality, Vec<Arc<SampleCache>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn add(&self, modality: Modality, processor: Arc<dyn Processor>) -> Arc<ReadAhead> {
+    fn add(&self, modality: Modality, processor: Arc<dyn Processor>) -> Arc<SampleCache> {
         let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let readers = readers.entry(modality).or_default();
         let fingerprint = processor.fingerprint();
         if let Some(known) = readers.iter().find(|known| known.fingerprint() == fingerprint) {
             return known.clone();
         }
-        let reader = Arc::new(ReadAhead::new(processor));
+        let reader = Arc::new(SampleCache::new(processor));
         readers.push(reader.clone());
         reader
     }
@@ -192,7 +192,7 @@ impl Readers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{EncodedFile, Error};
+    use mm_core::{BuiltEncoder, Device, EncodedFile, Encoder, Error, Features, Input, Params};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// The number of bytes of a file, and how often it was asked for.
@@ -222,9 +222,9 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_that_was_made_ahead_is_there_for_as_long_as_a_request_needs_it() {
+    fn a_precomputed_sample_is_there_for_as_long_as_a_request_needs_it() {
         let processor = Arc::new(Lengths::default());
-        let reader = Arc::new(ReadAhead::new(processor.clone()));
+        let reader = Arc::new(SampleCache::new(processor.clone()));
         let calls = || processor.0.load(Ordering::Relaxed);
         let length = |source: &Source| -> Vec<i64> {
             reader.process(source, &mut ProcessContext::eval()).unwrap().to_vec().unwrap()
@@ -239,9 +239,49 @@ mod tests {
         drop(second);
         assert!(reader.samples().is_empty());
         assert_eq!((length(&file(b"four")), calls()), (vec![4], 3));
-        // What cannot be read is an error, and what is no file is not read ahead.
+        // What cannot be read is an error, and what is no file is not precomputed.
         assert!(reader.keep(&file(b""), &file(b"")).is_err());
         assert!(reader.keep(&Source::Text("a".into()), &Source::Text("a".into())).unwrap().is_none());
+    }
+
+    impl Encoder for Lengths {
+        fn encode(&self, input: &Input, _: bool) -> Result<Features> {
+            Features::from_pooled(&input.values)
+        }
+
+        fn dim(&self) -> i64 {
+            1
+        }
+
+        fn modality(&self) -> Modality {
+            Modality::IMAGE
+        }
+    }
+
+    #[test]
+    fn an_encoder_of_a_run_computes_a_precomputed_sample_once() {
+        let processor = Arc::new(Lengths::default());
+        let (mut encoders, of_encoder) = (Registry::new(), processor.clone());
+        encoders.register_encoder("lengths", move |_, _| {
+            let encoder = Box::new(Lengths::default());
+            let fingerprint = "lengths".to_owned();
+            Ok(BuiltEncoder { processor: of_encoder.clone(), encoder, frozen: true, fingerprint })
+        });
+        let readers = Readers::default();
+        let registry = readers.registry(&Arc::new(encoders));
+        let params = Params::new(Device::Cpu);
+        let settings: toml::Value = toml::from_str("kind = \"lengths\"").unwrap();
+        let (base_dir, field) = (std::path::PathBuf::new(), "encoders.image".to_owned());
+        let context = BuildContext { scope: params.scope(), base_dir, field, registry: &registry };
+        let built = registry.build(&settings, &context).unwrap();
+        let caches = readers.by_modality().remove(&Modality::IMAGE).unwrap();
+        let kept = caches[0].keep(&file(b"four"), &file(b"four")).unwrap().unwrap();
+        let length = || -> Vec<i64> {
+            built.processor.process(&file(b"four"), &mut ProcessContext::eval()).unwrap().to_vec().unwrap()
+        };
+        assert_eq!((length(), processor.0.load(Ordering::Relaxed)), (vec![4], 1));
+        drop(kept);
+        assert_eq!((length(), processor.0.load(Ordering::Relaxed)), (vec![4], 2));
     }
 
     #[test]
